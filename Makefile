@@ -1,0 +1,80 @@
+# Every target does its own set-up from a fresh clone: it creates the virtual environment it needs and leaves a stamp
+# file in it, so that the next run starts at once.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+DEV := .venv
+LIGHT := .venv-demo
+DEV_READY := $(DEV)/.installed
+LIGHT_READY := $(LIGHT)/.installed
+PYTHON := $(DEV)/bin/python
+
+# The direct-assessment files of MLQE-PE (github.com/sheffieldnlp/mlqe-pe): make bundle DATA=FOLDER
+DATA ?= $(firstword $(wildcard data/mlqe-pe ../shared/data/mlqe-pe) data/mlqe-pe)
+BASE := .cache/smollm2-135m-instruct
+RUN := runs/embedded
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint test-slow test-gpu format wheel bench base bundle card curve clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(LIGHT_READY)  ## score example sentences with the embedded bundle (light install: no torch)
+	@$(LIGHT)/bin/qe-edge score examples/mlqe-pe-sample.tsv | $(LIGHT)/bin/python examples/show.py
+
+test: lint  ## static checks and all quick tests
+	$(PYTHON) -m pytest
+
+lint: $(DEV_READY)  ## style, types and direction of imports
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+test-slow: $(DEV_READY)  ## the tests that take minutes
+	$(PYTHON) -m pytest -m slow
+
+test-gpu: $(DEV_READY)  ## the tests that need a CUDA device
+	$(PYTHON) -m pytest -m gpu
+
+format: $(DEV_READY)  ## rewrite the code in the project's style
+	$(DEV)/bin/ruff check --fix
+	$(DEV)/bin/ruff format
+
+wheel: $(DEV_READY)  ## build wheel and sdist into dist/
+	$(PYTHON) -m build --no-isolation
+
+bench: base  ## rows per second of qe-edge against torch, in one run
+	$(PYTHON) benchmarks/score_vs_torch.py --base $(BASE) --file $(DATA)/test20.eten.df.short.tsv --lp et-en
+
+base: $(DEV_READY)  ## fetch the weights of SmolLM2-135M-Instruct
+	$(PYTHON) recipes/fetch_smollm2.py $(BASE)
+
+bundle: base  ## train and export the embedded bundle again (one to two hours on two cores; continues if interrupted)
+	test -f $(RUN)/run.json || $(DEV)/bin/qe-edge train recipes/embedded.toml -o $(RUN) --data $(DATA)
+	$(DEV)/bin/qe-edge export $(RUN) -o qe_edge/bundles/smollm2-135m-mlqe --data $(DATA) --precision w8a8 --force
+
+card: base  ## test figures of the trained model and of the bundle, for the model card
+	$(PYTHON) benchmarks/model_card.py --run $(RUN) --data $(DATA) -o docs/model-card-figures
+
+curve: base  ## dev curve over the taps of the frozen base
+	$(PYTHON) benchmarks/tap_curve.py --base $(BASE) --data $(DATA) -o docs/tap-curve.csv
+
+clean:  ## remove environments, builds and tool caches (weights in .cache and runs stay)
+	rm -rf $(DEV) $(LIGHT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find qe_edge train export tests benchmarks examples recipes -name __pycache__ -prune -exec rm -rf {} +
+
+$(DEV_READY): pyproject.toml constraints.txt
+	python3 -m venv $(DEV)
+	$(PYTHON) -m pip install --quiet -c constraints.txt --editable '.[dev]'
+	touch $@
+
+$(LIGHT_READY): pyproject.toml constraints.txt
+	python3 -m venv $(LIGHT)
+	$(LIGHT)/bin/python -m pip install --quiet -c constraints.txt --editable '.[cpu]'
+	touch $@

@@ -1,0 +1,174 @@
+"""What a bundle contains: the one contract between export, which writes it, and the runtime, which verifies it.
+
+A bundle is a folder: `bundle.json`, `model.onnx` with its weights, `tokenizer.json`. Nothing in it is executable and
+no path leaves the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qe_edge.errors import BundleError
+
+FORMAT_VERSION = 1
+SPEC_FILE = "bundle.json"
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+TOKENIZER_FILE = "tokenizer.json"
+PAYLOAD = (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "smollm2-135m-mlqe"
+"""The bundle that comes with the package."""
+PRECISIONS = ("fp32", "w8a8")
+
+REBUILD = "export the bundle again or fetch a fresh copy"
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """The contents of `bundle.json`.
+
+    Graph contract (B rows, S body tokens, P prefix tokens, L blocks, G key/value heads, D head size):
+    inputs `tokens` int64 [B, S], `last` int64 [B] (index of each row's last real token in `tokens`),
+    `past_key_i`, `past_value_i` float32 [1, G, P, D] for i < L; outputs `score` float32 [B] on the score scale,
+    `present_key_i`, `present_value_i` float32 [B, G, P + S, D]. Rows are padded on the right with any id.
+    The prefix of a language pair is computed by the same graph with P = 0, B = 1.
+    """
+
+    format_version: int
+    """version of this contract; the runtime refuses others"""
+    name: str
+    """name of the bundle, part of the signature"""
+    base_model: str
+    """the decoder it was trained from"""
+    base_family: str
+    """`model_type` of the base's configuration, e.g. llama"""
+    licence: str
+    """SPDX id or name of the licence that the base puts on the weights"""
+    data: list[str]
+    """names of the training data"""
+    strategy: str
+    """ALOPE strategy: single"""
+    taps: list[int]
+    """k of every TL-k tap read"""
+    blocks_kept: int
+    """decoder blocks in the graph"""
+    blocks_total: int
+    """decoder blocks of the base"""
+    kv_heads: int
+    """key/value heads of a block"""
+    head_dim: int
+    """size of an attention head"""
+    prompt: str
+    """template with {sl}, {tl}, {src}, {mt}"""
+    bos: int | None
+    """token id before every prompt, or none"""
+    token_limit: int
+    """most tokens of a prompt, prefix included; longer texts are shortened"""
+    language_pairs: list[str]
+    """pairs trained on, as et-en"""
+    score_scale: str
+    """what the number means, e.g. DA 0-100"""
+    precision: str
+    """one of PRECISIONS"""
+    gate: dict[str, Any]
+    """parity figures measured at export (docs/bundle.md)"""
+    metrics: dict[str, Any]
+    """dev metrics of the trained model, per language pair"""
+    created_with: dict[str, str]
+    """versions of qe-edge and of the packages that wrote the bundle"""
+    files: dict[str, str]
+    """sha256 of every file but bundle.json"""
+
+    @property
+    def tap_label(self) -> str:
+        """E.g. "TL-11", or "TL-11+TL-7" for several taps."""
+        return "+".join(f"TL-{tap}" for tap in self.taps)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk. Construct it with `open_bundle`."""
+
+    folder: Path
+    spec: BundleSpec
+    digest: str
+    """first 12 hex digits of the sha256 of bundle.json, which holds the hashes of all other files"""
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL_FILE
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / TOKENIZER_FILE
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk of the whole bundle."""
+        return sum((self.folder / name).stat().st_size for name in (SPEC_FILE, *self.spec.files))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle: format version, field names, and the hash of every file, before anything is run.
+
+    Raises BundleError naming the file that is missing, unreadable or different from what `bundle.json` records.
+    """
+    spec_path = folder / SPEC_FILE
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such bundle folder; give --model the folder that holds {SPEC_FILE}")
+    if not spec_path.is_file():
+        raise BundleError(f"{spec_path}: missing; {folder} is not a bundle, {REBUILD}")
+    raw = spec_path.read_bytes()
+    spec = _parse_spec(raw, spec_path)
+    for name in PAYLOAD:
+        _verify_file(folder / name, spec.files[name])
+    return Bundle(folder, spec, hashlib.sha256(raw).hexdigest()[:12])
+
+
+def write_spec(folder: Path, spec: BundleSpec) -> None:
+    """Write `bundle.json`, the last file of an export."""
+    text = json.dumps(asdict(spec), ensure_ascii=False, indent=2) + "\n"
+    (folder / SPEC_FILE).write_text(text, encoding="utf-8")
+
+
+def _parse_spec(raw: bytes, path: Path) -> BundleSpec:
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise BundleError(f"{path}: not valid JSON ({error}); {REBUILD}") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: a JSON object is expected; {REBUILD}")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {version!r}, this qe-edge reads {FORMAT_VERSION}; "
+            "use the qe-edge that wrote it or export the bundle again"
+        )
+    names = {field.name for field in fields(BundleSpec)}
+    if content.keys() != names:
+        odd = ", ".join(sorted(content.keys() ^ names))
+        raise BundleError(f"{path}: missing or unknown fields: {odd}; {REBUILD}")
+    files = content["files"]
+    if not isinstance(files, dict) or set(files) != set(PAYLOAD):
+        raise BundleError(f"{path}: `files` must name exactly {', '.join(PAYLOAD)}; {REBUILD}")
+    if content["precision"] not in PRECISIONS:
+        raise BundleError(f"{path}: unknown precision {content['precision']!r}, known: {', '.join(PRECISIONS)}")
+    return BundleSpec(**content)
+
+
+def _verify_file(path: Path, expected: str) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path}: missing or not a plain file; {REBUILD}")
+    found = file_sha256(path)
+    if found != expected:
+        raise BundleError(f"{path}: sha256 {found[:12]}… differs from the recorded {expected[:12]}…; {REBUILD}")

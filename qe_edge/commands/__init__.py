@@ -1,0 +1,1 @@
+"""The commands of the light install. Each module parses options, calls the library and prints."""

@@ -1,0 +1,115 @@
+"""`qe-edge score`: a table, or two aligned text files, with a quality score for every row."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from qe_edge.commands.extras import require
+from qe_edge.errors import EXIT_INVALID_ROWS, UsageError
+from qe_edge.rows import Status
+from qe_edge.table.items import Input
+from qe_edge.table.output import open_output
+from qe_edge.table.parallel import open_parallel
+from qe_edge.table.quoting import Quoting
+from qe_edge.table.report import Report
+from qe_edge.table.stream import OnTruncate, RowScorer, score_input
+from qe_edge.table.table import open_table
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def score(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE.tsv", help="Table with a source and a translation column; - is standard input."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Where the scores go; standard output if not given."),
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option("-s", "--sources", metavar="SRC.txt", help="Instead of a table: source texts, one a line."),
+    ] = None,
+    translations: Annotated[
+        str | None,
+        typer.Option("-t", "--translations", metavar="MT.txt", help="Their translations; gives one score a line."),
+    ] = None,
+    lp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAIR",
+            help="Languages of all rows, as et-en, est-eng or Estonian-English. "
+            "If not given: column lp, or src_lang and tgt_lang, or detected from the text.",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("-m", "--model", metavar="BUNDLE", help="Bundle folder; the embedded one if not given."),
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Where to run: auto takes a GPU if there is one, cuda fails if there is none.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of CPU threads; as many as fit the machine if not given."),
+    ] = None,
+    quoting: Annotated[
+        Literal["auto", "none", "csv"],
+        typer.Option(help="How cells are written: as they are, or in CSV quotes. auto decides from the start."),
+    ] = "auto",
+    fields: Annotated[
+        str | None,
+        typer.Option(metavar="S,T", help="For a table without a header: numbers of source and translation, as 1,2."),
+    ] = None,
+    on_truncate: Annotated[
+        OnTruncate, typer.Option(help="Rows too long for the model: score what fits, leave the score empty, or stop.")
+    ] = OnTruncate.SCORE,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary, only warnings.")] = False,
+) -> None:
+    """Score the translations in a TSV file.
+
+    Needs no reference translations. Writes every row, in order, with two more cells: qe_score (on the bundle's scale,
+    normally 0 to 100, higher is better) and qe_status. Messages go to standard error.
+
+    Exit code 0: all rows could be read; 4: some could not and are marked invalid; others: see docs/scoring.md.
+    """
+    report = Report(sys.stderr, quiet=quiet)
+    inputs = [path for path in (file, sources, translations) if path is not None]
+    with ExitStack() as opened:
+        source = opened.enter_context(_open(file, sources, translations, lp, quoting, fields))
+        target = opened.enter_context(open_output(output, inputs))
+        scorer = load_scorer(model, device, threads)
+        report.start(scorer.signature, source.said, source.assumed)
+        tally = score_input(source, scorer, target, on_truncate, report)
+    report.finish(tally)
+    if tally[Status.INVALID]:
+        raise typer.Exit(EXIT_INVALID_ROWS)
+
+
+def load_scorer(model: Path | None, device: Device, threads: int | None) -> RowScorer:
+    """The scorer of a bundle, or of the embedded one. Raises BundleError, DeviceError, MissingExtraError."""
+    require("cpu", "onnxruntime")
+    from qe_edge import Scorer
+
+    return Scorer.load(model, device=device, threads=threads)
+
+
+def _open(
+    file: str | None, sources: str | None, translations: str | None, lp: str | None, quoting: str, fields: str | None
+) -> AbstractContextManager[Input]:
+    """The input that the options name."""
+    if file is not None:
+        if sources is not None or translations is not None:
+            raise UsageError(f"{file}: give either a table or --sources and --translations, not both")
+        return open_table(file, lp=lp, quoting=None if quoting == "auto" else Quoting(quoting), fields=fields)
+    if sources is None or translations is None:
+        raise UsageError("nothing to score; give FILE.tsv (- for standard input), or both --sources and --translations")
+    if fields is not None or quoting != "auto":
+        raise UsageError("--fields and --quoting are for tables; leave them out with --sources and --translations")
+    return open_parallel(sources, translations, lp=lp)

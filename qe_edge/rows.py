@@ -1,0 +1,54 @@
+"""What goes into a scorer and what comes out: rows, statuses and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What happened to a row. Declared from most to least important: a row carries the first that applies."""
+
+    INVALID = "invalid"
+    """the row could not be read or its language is unknown; no score"""
+    EMPTY_SOURCE = "empty_source"
+    """the source is empty or white space; no score"""
+    EMPTY_TRANSLATION = "empty_translation"
+    """the translation is empty or white space; no score"""
+    TRUNCATED = "truncated"
+    """source and translation were shortened together to fit the token limit; scored on what was kept"""
+    UNSUPPORTED_LANGUAGE = "unsupported_language"
+    """the bundle was not trained on this language pair; scored, with caution"""
+    COPIED_SOURCE = "copied_source"
+    """the translation repeats the source word for word; scored, but likely untranslated"""
+    OK = "ok"
+    """scored, nothing suspicious"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One translation to be scored.
+
+    source, translation: texts; source_language, target_language: ISO 639-1 codes (or 639-3 where there is none), as
+    returned by `qe_edge.languages.resolve`. fault: why the row could not be read, or None; a row with a fault is not
+    scored and comes out as `invalid`.
+    """
+
+    source: str
+    translation: str
+    source_language: str
+    target_language: str
+    fault: str | None = None
+
+    @property
+    def pair(self) -> str:
+        """E.g. "et-en"."""
+        return f"{self.source_language}-{self.target_language}"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The answer to one row: a number on the bundle's score scale, or None, and the status that explains it."""
+
+    value: float | None
+    status: Status

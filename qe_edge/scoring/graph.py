@@ -1,0 +1,101 @@
+"""Runs a bundle's graph: the shared prefix once, then batches of bodies after it. The only user of ONNX Runtime.
+
+Legend: B rows, S body tokens, P prefix tokens, L blocks, G key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from qe_edge.errors import BundleError, DeviceError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class KeyValueShape:
+    """Shape of a decoder's keys and values."""
+
+    blocks: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def inputs(self) -> list[str]:
+        """Graph inputs in block order: keys and values of the prefix."""
+        return [f"past_{kind}_{block}" for block in range(self.blocks) for kind in ("key", "value")]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Graph outputs in block order: keys and values of prefix and body."""
+        return [f"present_{kind}_{block}" for block in range(self.blocks) for kind in ("key", "value")]
+
+
+Past = dict[str, NDArray[Any]]
+"""Feeds of one prefix: name -> float32 [1, G, P, D]."""
+
+
+def pick_device(requested: str) -> str:
+    """ "cpu", "cuda", or for "auto" cuda where this ONNX Runtime offers it. Raises DeviceError for an absent GPU."""
+    offered = ort.get_available_providers()
+    if requested == "auto":
+        return "cuda" if PROVIDERS["cuda"] in offered else "cpu"
+    if PROVIDERS[requested] not in offered:
+        raise DeviceError(
+            f"--device {requested}: this ONNX Runtime offers {', '.join(offered)}; "
+            "install qe-edge[cuda] instead of qe-edge[cpu] on a machine with an NVIDIA GPU, or use --device cpu"
+        )
+    return requested
+
+
+class Graph:
+    """A graph with the inputs and outputs that `qe_edge.bundle.BundleSpec` describes, ready to run.
+
+    Raises BundleError when ONNX Runtime refuses the graph and DeviceError when the device cannot be used: there is no
+    silent change to another device.
+    """
+
+    def __init__(self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int | None = None) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        provider = PROVIDERS[device]
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=[provider])
+        except Exception as error:  # ONNX Runtime raises a class per status code, all direct children of Exception
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"{model}: ONNX Runtime cannot load the graph: {reason}") from error
+        if self._session.get_providers()[0] != provider:
+            raise DeviceError(f"--device {device}: the device could not be initialised; use --device cpu")
+        self.shape = shape
+        self.device = device
+
+    def prefix(self, tokens: Sequence[int]) -> Past:
+        """Keys and values of a prefix of P >= 1 token ids, computed by the graph itself with nothing before it."""
+        empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
+        nothing = dict.fromkeys(self.shape.inputs, empty)
+        ids = np.array([tokens], np.int64)
+        present = self.run(nothing, ids, np.array([len(tokens) - 1], np.int64), self.shape.outputs)
+        return dict(zip(self.shape.inputs, present, strict=True))
+
+    def run(
+        self, past: Past, tokens: NDArray[np.int64], last: NDArray[np.int64], outputs: Sequence[str] = ("score",)
+    ) -> list[NDArray[Any]]:
+        """The named outputs for tokens [B, S], read at position `last` [B], after a prefix."""
+        return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}))
+
+
+def pad(bodies: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids as `tokens` [B, S], padded on the right with 0 (never read: attention is causal), and `last` [B]."""
+    lengths = np.array([len(body) for body in bodies], np.int64)
+    tokens = np.zeros((len(bodies), int(lengths.max())), np.int64)
+    for row, body in enumerate(bodies):
+        tokens[row, : len(body)] = body
+    return tokens, lengths - 1

@@ -1,0 +1,59 @@
+"""The language pair of a row: told on the command line, written in the table, or detected from its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qe_edge.errors import InputError, UsageError
+from qe_edge.languages import parse_pair, resolve
+from qe_edge.table.detection import Detected
+
+Pair = tuple[str, str]
+"""Codes of source and target language."""
+
+
+@dataclass(frozen=True)
+class PairRule:
+    """Where the language pair of a row comes from: one pair for all rows, or cells of each row."""
+
+    said: tuple[str, ...]
+    """for the person who runs it: which languages, and how they were told"""
+    fixed: Pair | None
+    cells: tuple[int, ...] = ()
+    """as Columns.languages"""
+    assumed: tuple[str, ...] = ()
+    """the same, when neither the user nor the input named them"""
+
+    def pair(self, cells: Sequence[str]) -> Pair:
+        """The languages of a row. Raises InputError with the value when a cell does not name them."""
+        if self.fixed is not None:
+            return self.fixed
+        if len(self.cells) == 1:
+            return parse_pair(cells[self.cells[0]])
+        source, target = (resolve(cells[at]) for at in self.cells)
+        return source, target
+
+
+def told(lp: str, ignored: Sequence[str] = ()) -> PairRule:
+    """The pair of `--lp`; it wins over columns of the table, here `ignored`. Raises UsageError for a bad value."""
+    try:
+        source, target = parse_pair(lp)
+    except InputError as error:
+        raise UsageError(f"--lp: {error}") from None
+    aside = f", which overrides column {' and '.join(map(repr, ignored))}" if ignored else ""
+    return PairRule((f"languages: {source} -> {target} from --lp{aside}",), (source, target))
+
+
+def written(cells: tuple[int, ...], names: Sequence[str]) -> PairRule:
+    """The pair that each row names in its own cells."""
+    return PairRule((f"languages: column {' and '.join(map(repr, names))} of each row",), None, cells)
+
+
+def detected(found: Detected) -> PairRule:
+    """The pair that the first rows voted for."""
+    assumed = (
+        f"languages detected: {found.source} -> {found.target} from {found.rows} rows "
+        f"({100 * found.agreement:.0f} % agree); override with --lp"
+    )
+    return PairRule((), (found.source, found.target), assumed=(assumed,))

@@ -1,0 +1,61 @@
+"""What is said on standard error while rows are scored: faults, progress, a summary. Never on standard output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TextIO
+
+from qe_edge.rows import Status
+
+FAULTS_SHOWN = 20
+"""rows with a fault that are named one by one; the others are counted"""
+PROGRESS_SECONDS = 0.5
+"""time between two progress lines"""
+_CLEAR = "\r\x1b[K"
+
+
+class Report:
+    """Messages of one run. `quiet` leaves out progress and summary, not faults and assumptions."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._shows_progress = stream.isatty() and not quiet
+        self._started = self._last_progress = time.monotonic()
+        self._faults = 0
+
+    def start(self, signature: str, said: Iterable[str], assumed: Iterable[str]) -> None:
+        """The signature, how the input is read and what had to be assumed; the clock starts here."""
+        for line in (*(() if self._quiet else (signature, *said)), *assumed):
+            self._say(line)
+        self._started = self._last_progress = time.monotonic()
+
+    def fault(self, place: str, fault: str) -> None:
+        """A row that cannot be scored."""
+        self._faults += 1
+        if self._faults <= FAULTS_SHOWN:
+            self._say(f"{place}: {fault}")
+
+    def progress(self, rows: int) -> None:
+        """Rows done so far; shown on a terminal, now and then."""
+        now = time.monotonic()
+        if self._shows_progress and now - self._last_progress >= PROGRESS_SECONDS:
+            self._last_progress = now
+            self._stream.write(f"{_CLEAR}{rows} rows, {rows / (now - self._started):.1f} rows/s")
+            self._stream.flush()
+
+    def finish(self, statuses: Mapping[Status, int]) -> None:
+        """Faults that were not shown, rows per status (those that occurred), and speed."""
+        if self._faults > FAULTS_SHOWN:
+            self._say(f"{self._faults - FAULTS_SHOWN} more rows could not be read")
+        if self._quiet:
+            return
+        seconds = time.monotonic() - self._started
+        rows = sum(statuses.values())
+        counts = ", ".join(f"{statuses[status]} {status}" for status in reversed(Status) if status in statuses)
+        self._say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} rows/s): {counts}")
+
+    def _say(self, text: str) -> None:
+        clear = _CLEAR if self._shows_progress else ""
+        print(f"{clear}{text}", file=self._stream, flush=True)

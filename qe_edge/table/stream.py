@@ -1,0 +1,76 @@
+"""Items through a scorer into an output, in order and in constant memory."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Protocol
+
+from qe_edge.errors import InputError
+from qe_edge.rows import Row, Score, Status
+from qe_edge.table.items import Input, Item
+from qe_edge.table.output import Output
+from qe_edge.table.report import Report
+
+
+class OnTruncate(StrEnum):
+    """What to do with a row whose texts are too long for the model."""
+
+    SCORE = "score"
+    """score what fits"""
+    SKIP = "skip"
+    """leave its score empty"""
+    FAIL = "fail"
+    """stop"""
+
+
+class RowScorer(Protocol):
+    """What is needed of `qe_edge.Scorer`."""
+
+    @property
+    def signature(self) -> str:
+        """Version, bundle, tap, precision and device, in one line."""
+
+    def score(self, rows: Iterable[Row]) -> Iterator[Score]:
+        """One score per row, in order; may read some rows ahead."""
+
+
+def score_input(
+    source: Input, scorer: RowScorer, output: Output, on_truncate: OnTruncate, report: Report
+) -> Counter[Status]:
+    """Score all items of an input and write them; faults and progress go to the report. Returns rows per status.
+
+    Raises InputError for a truncated row when `on_truncate` is FAIL, OutputError when the output cannot be written.
+    """
+    tally: Counter[Status] = Counter()
+    output.write(source.header)
+    for done, (item, score) in enumerate(_scored(source.items, scorer), 1):
+        if item.row.fault is not None:
+            report.fault(item.place, item.row.fault)
+        if score.status is Status.TRUNCATED and on_truncate is not OnTruncate.SCORE:
+            if on_truncate is OnTruncate.FAIL:
+                raise InputError(
+                    f"{item.place}: source and translation of {len(item.row.source)} and {len(item.row.translation)} "
+                    "characters are too long for the model; shorten them, or use --on-truncate score or skip"
+                )
+            score = Score(None, Status.TRUNCATED)
+        output.write(source.render(item, score))
+        tally[score.status] += 1
+        report.progress(done)
+    return tally
+
+
+def _scored(items: Iterable[Item], scorer: RowScorer) -> Iterator[tuple[Item, Score]]:
+    """Items with their scores; holds as many items as the scorer reads ahead."""
+    waiting: deque[Item] = deque()
+
+    def rows() -> Iterator[Row]:
+        for item in items:
+            waiting.append(item)
+            yield item.row
+
+    for score in scorer.score(rows()):
+        yield waiting.popleft(), score
+    if waiting:
+        raise RuntimeError(f"the scorer returned no score for {len(waiting)} rows")

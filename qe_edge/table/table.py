@@ -1,0 +1,134 @@
+"""A TSV file as a stream of items to be scored, each of which knows how it is written back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from qe_edge.errors import InputError
+from qe_edge.rows import Row
+from qe_edge.table.cells import quote
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, from_fields, from_header
+from qe_edge.table.detection import DETECTION_ROWS, detect_pair
+from qe_edge.table.items import Input, Item, as_table_row
+from qe_edge.table.languages import PairRule, detected, told, written
+from qe_edge.table.quoting import Quoting, decide
+from qe_edge.table.records import Record, plain_records, quoted_records
+from qe_edge.table.text import BOM, open_text, text_fault
+
+
+@contextmanager
+def open_table(
+    path: str, *, lp: str | None = None, quoting: Quoting | None = None, fields: str | None = None
+) -> Iterator[Input]:
+    """Open a TSV file, or standard input for "-", and find out how to read it.
+
+    lp: the language pair of all rows; quoting: told, or None to decide; fields: columns of a headerless table, "1,2".
+    Raises InputError for an input that cannot be used at all (docs/scoring.md), UsageError for a bad `lp` or `fields`.
+    Rows that cannot be used stop nothing: their `Row.fault` says why.
+    """
+    asked = None if fields is None else from_fields(fields)
+    with open_text(path) as text:
+        used = quoting or decide(text.sample_lines(), header=asked is None)
+        records = plain_records(text.lines()) if used is Quoting.NONE else quoted_records(text.lines())
+        first = next(records)
+        end = first.end or "\n"
+        width = len(first.cells)
+        header = BOM.decode() if text.bom else ""
+        if asked is None:
+            columns = _header_columns(first, text.name)
+            names = first.cells
+            header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
+        else:
+            columns = _numbered_columns(asked, width, text.name)
+            names = [str(number) for number in range(1, width + 1)]
+            records = chain([first], records)
+        window = list(islice(records, DETECTION_ROWS))
+        if not window:
+            raise InputError(f"{text.name}: a header and no rows; give a table with at least one row")
+        rule = _rule(lp, columns, names, [record for record in window if _fault(record, width) is None], text.name)
+        reading = _Reading(text.name, columns, rule, width, used, end)
+        decided = "decided from its start; override with --quoting" if quoting is None else "--quoting"
+        said = (
+            f"read as {'CSV-quoted' if used is Quoting.CSV else 'unquoted'} TSV ({decided})",
+            f"{width} columns: source {names[columns.source]!r}, translation {names[columns.translation]!r}",
+            *rule.said,
+        )
+        yield Input(said, rule.assumed, map(reading.item, chain(window, records)), header, as_table_row, names, str(used))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the records of one table become items."""
+
+    name: str
+    columns: Columns
+    rule: PairRule
+    width: int
+    quoting: Quoting
+    end: str
+
+    def item(self, record: Record) -> Item:
+        return Item(self._row(record), f"{self.name}:{record.line}", self._text(record), record.end or self.end, record.cells)
+
+    def _row(self, record: Record) -> Row:
+        fault = _fault(record, self.width)
+        pair = ("", "")
+        if fault is None:
+            try:
+                pair = self.rule.pair(record.cells)
+            except InputError as error:
+                fault = str(error)
+        if fault is not None:
+            return Row("", "", *pair, fault=fault)
+        return Row(record.cells[self.columns.source], record.cells[self.columns.translation], *pair)
+
+    def _text(self, record: Record) -> str:
+        """The record as written, or made as wide as the others so that two more cells land in their columns."""
+        cells = record.cells
+        missing = self.width - len(cells)
+        if record.fault is None and missing >= 0:
+            return record.text + "\t" * missing
+        cells = [*cells[: self.width - 1], " ".join(cells[self.width - 1 :]), *[""] * (missing - 1)]
+        return "\t".join(cells if self.quoting is Quoting.NONE else map(quote, cells))
+
+
+def _header_columns(record: Record, name: str) -> Columns:
+    place = f"{name}:{record.line}"
+    fault = text_fault(record.text) or record.fault
+    if fault is not None:
+        raise InputError(f"{place}: {fault}; the header must be readable")
+    return from_header(record.cells, place)
+
+
+def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:
+    most = max(columns.source, columns.translation) + 1
+    if most > width:
+        raise InputError(f"{name}:1: {width} cells where --fields asks for column {most}; check --fields")
+    return columns
+
+
+def _rule(
+    lp: str | None, columns: Columns, names: Sequence[str], first_records: Sequence[Record], name: str
+) -> PairRule:
+    columns_used = [names[at] for at in columns.languages]
+    if lp is not None:
+        return told(lp, columns_used)
+    if columns.languages:
+        return written(columns.languages, columns_used)
+    texts = ((record.cells[columns.source], record.cells[columns.translation]) for record in first_records)
+    return detected(detect_pair(texts, name))
+
+
+def _fault(record: Record, width: int) -> str | None:
+    """Why a record cannot be scored, languages aside, or None."""
+    fault = text_fault(record.text)
+    if fault is not None:
+        return fault
+    if record.fault is not None:
+        return f"{record.fault}; double the quote marks inside quoted cells, or give --quoting none"
+    if len(record.cells) != width:
+        return f"{len(record.cells)} instead of {width} cells: {record.text[:40]!r}; check the tabs of this row"
+    return None

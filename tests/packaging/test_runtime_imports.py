@@ -1,0 +1,113 @@
+"""The runtime works without torch, without a network, and starts at once, where everything is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript")
+
+SCORE_THREE_ROWS = """
+from qe_edge import Row, Scorer, Status
+rows = [
+    Row("Alte râuri sunt Tees, Tyne, Tweed.", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
+    Row("Profesor de drept la Școala Superioară.", "B34: B34: B34: B34: B34: B34:", "ro", "en"),
+    Row("", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
+]
+good, bad, empty = Scorer.load().score(rows)
+assert good.value > bad.value, (good, bad)
+assert empty.value is None and empty.status is Status.EMPTY_SOURCE
+"""
+
+LIST_HEAVY = f"""
+import sys
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+
+RUN_COMMAND_LINE = """
+from qe_edge.cli import main
+assert main() == 0
+"""
+
+NO_SOCKETS = """
+import socket
+class NoSocket(socket.socket):
+    def __init__(self, *args, **kwargs):
+        raise OSError("a socket was opened")
+def no_lookup(*args, **kwargs):
+    raise OSError("an address was looked up")
+socket.socket = NoSocket
+socket.getaddrinfo = no_lookup
+try:
+    socket.create_connection(("localhost", 9))
+except OSError as error:
+    assert str(error) == "an address was looked up"
+else:
+    raise AssertionError("sockets are not blocked")
+"""
+
+
+def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter."""
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_heavy_packages_are_installed_here() -> None:
+    """Without them the tests below would prove nothing."""
+    assert [name for name in HEAVY if find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("module", ["qe_edge", "qe_edge.cli", "qe_edge.scoring"])
+def test_importing_the_runtime_imports_nothing_heavy(module: str, tmp_path: Path) -> None:
+    done = run(f"import {module}\n{LIST_HEAVY}", cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_importing_qe_edge_leaves_onnxruntime_for_later(tmp_path: Path) -> None:
+    done = run("import sys, qe_edge\nprint('onnxruntime' in sys.modules)", cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_scoring_from_python_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = run(SCORE_THREE_ROWS + LIST_HEAVY, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_scoring_from_the_command_line_imports_nothing_heavy(sample: Path, tmp_path: Path) -> None:
+    done = run(RUN_COMMAND_LINE + LIST_HEAVY, "score", str(sample), "-o", "out.tsv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert len((tmp_path / "out.tsv").read_text(encoding="utf-8").splitlines()) == 29
+
+
+def test_scoring_from_python_opens_no_socket(tmp_path: Path) -> None:
+    done = run(NO_SOCKETS + SCORE_THREE_ROWS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scoring_from_the_command_line_opens_no_socket(sample: Path, tmp_path: Path) -> None:
+    done = run(NO_SOCKETS + RUN_COMMAND_LINE, "score", str(sample), "-o", "out.tsv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param([sys.executable, "-c", "import qe_edge"], id="import qe_edge"),
+        pytest.param([str(Path(sys.executable).with_name("qe-edge")), "--help"], id="qe-edge --help"),
+    ],
+)
+def test_start_takes_less_than_half_a_second_of_cpu_time(command: list[str], tmp_path: Path) -> None:
+    def cpu_seconds() -> float:
+        before = os.times()
+        subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.5

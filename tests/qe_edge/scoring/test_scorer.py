@@ -1,0 +1,157 @@
+"""The scorer with the embedded bundle: statuses, order, repeats, and scores that no neighbour can move."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qe_edge
+from qe_edge import Row, Score, Scorer, Status
+from qe_edge.scoring import scorer as scorer_module
+from qe_edge.scoring.graph import Graph
+
+MOST_MOVEMENT = 0.01
+"""points of 100 by which a score may move with its batch"""
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rows(sample: Path) -> list[Row]:
+    lines = sample.read_text(encoding="utf-8").splitlines()
+    columns = lines[0].split("\t")
+    at = {name: columns.index(name) for name in ("lp", "original", "translation")}
+    cells = [line.split("\t") for line in lines[1:]]
+    return [Row(c[at["original"]], c[at["translation"]], *c[at["lp"]].split("-")) for c in cells]
+
+
+def values(scores: Iterator[Score]) -> list[float]:
+    found = [score.value for score in scores]
+    assert all(value is not None for value in found)
+    return [value for value in found if value is not None]
+
+
+def test_scores_lie_on_the_scale_and_tell_rows_apart(scorer: Scorer, rows: list[Row]) -> None:
+    scores = values(scorer.score(rows))
+
+    assert len(scores) == len(rows)
+    assert all(-20 < score < 120 for score in scores)
+    assert max(scores) - min(scores) > 20
+
+
+def test_a_score_moves_with_neither_batch_nor_order(rows: list[Row]) -> None:
+    def fresh(budget: int) -> Scorer:
+        """A scorer that remembers nothing."""
+        loaded = Scorer.load(device="cpu")
+        loaded.token_budget = budget
+        return loaded
+
+    together = values(fresh(768).score(rows))
+    alone = values(fresh(1).score(rows))
+    wide = values(fresh(4096).score(rows))
+    order = list(range(len(rows)))
+    random.Random(5).shuffle(order)
+    shuffled = dict(zip(order, values(fresh(768).score(rows[i] for i in order)), strict=True))
+
+    for i, score in enumerate(together):
+        assert abs(score - alone[i]) <= MOST_MOVEMENT
+        assert abs(score - wide[i]) <= MOST_MOVEMENT
+        assert abs(score - shuffled[i]) <= MOST_MOVEMENT
+
+
+def test_rows_come_back_in_order_with_their_statuses(scorer: Scorer, rows: list[Row]) -> None:
+    mixed = [
+        rows[0],
+        Row("", "text", "et", "en"),
+        Row("text", "  ", "et", "en"),
+        Row("", "", "", "", fault="file.tsv:5: 3 cells"),
+        Row("Tere maailm", "Tere maailm", "et", "en"),
+        Row("Hei maailma", "Hello world", "fi", "en"),
+        Row("sõna " * 400, "word " * 400, "et", "en"),
+    ]
+
+    scores = list(scorer.score(mixed))
+
+    assert [score.status for score in scores] == [
+        Status.OK,
+        Status.EMPTY_SOURCE,
+        Status.EMPTY_TRANSLATION,
+        Status.INVALID,
+        Status.COPIED_SOURCE,
+        Status.UNSUPPORTED_LANGUAGE,
+        Status.TRUNCATED,
+    ]
+    assert [score.value is None for score in scores] == [False, True, True, True, False, False, False]
+
+
+def test_identical_rows_are_run_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    run_rows = 0
+    original = Graph.run
+
+    def counting(self: Graph, past, tokens, last, outputs=("score",)):  # type: ignore[no-untyped-def]
+        nonlocal run_rows
+        if tuple(outputs) == ("score",):
+            run_rows += len(tokens)
+        return original(self, past, tokens, last, outputs)
+
+    monkeypatch.setattr(Graph, "run", counting)
+    monkeypatch.setattr(scorer_module, "WINDOW", 4)
+    loaded = Scorer.load(device="cpu")
+
+    scores = values(loaded.score([rows[0], rows[1], rows[0], rows[0], rows[2], rows[1], rows[0]]))
+
+    assert run_rows == 3
+    assert scores[0] == scores[2] == scores[3] == scores[6]
+    assert scores[1] == scores[5]
+
+
+def test_the_same_texts_in_another_language_pair_are_another_row(scorer: Scorer) -> None:
+    a, b = values(scorer.score([Row("Anna", "Hannah", "et", "en"), Row("Anna", "Hannah", "ro", "en")]))
+
+    assert a != b
+
+
+def test_the_stream_is_read_a_window_at_a_time(
+    scorer: Scorer, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "WINDOW", 2)
+    read = 0
+
+    def source() -> Iterator[Row]:
+        nonlocal read
+        for row in rows[:6]:
+            read += 1
+            yield row
+
+    scores = scorer.score(source())
+    next(scores)
+
+    assert read == 2
+
+
+def test_special_token_strings_are_text(scorer: Scorer) -> None:
+    plain, special = values(
+        scorer.score([Row("Tere", "Hello", "et", "en"), Row("Tere", "Hello<|im_end|>", "et", "en")])
+    )
+    encoded = scorer._encoder.bodies([(("Estonian", "English"), "<|im_end|>", "<|endoftext|>")])[0].ids
+
+    assert plain != special
+    assert not {0, 1, 2} & set(encoded)
+
+
+def test_no_rows_give_no_scores(scorer: Scorer) -> None:
+    assert list(scorer.score([])) == []
+
+
+def test_the_signature_names_version_bundle_tap_precision_and_device(scorer: Scorer) -> None:
+    spec = scorer.bundle.spec
+
+    assert scorer.signature == (
+        f"qe-edge {qe_edge.__version__} | bundle {spec.name}@{scorer.bundle.digest} | TL-{spec.taps[0]} | w8a8 | cpu"
+    )

@@ -1,0 +1,123 @@
+"""A bundle is verified before anything in it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qe_edge.bundle import PAYLOAD, BundleSpec, file_sha256, open_bundle, write_spec
+from qe_edge.errors import BundleError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle whose payload is three small files."""
+    for name in PAYLOAD:
+        (tmp_path / name).write_bytes(name.encode())
+    spec = BundleSpec(
+        format_version=1,
+        name="tiny",
+        base_model="base",
+        base_family="llama",
+        licence="Apache-2.0",
+        data=["MLQE-PE"],
+        strategy="single",
+        taps=[11],
+        blocks_kept=20,
+        blocks_total=30,
+        kv_heads=3,
+        head_dim=64,
+        prompt="{sl} {src} {mt}",
+        bos=None,
+        token_limit=512,
+        language_pairs=["et-en"],
+        score_scale="DA 0-100",
+        precision="w8a8",
+        gate={},
+        metrics={},
+        created_with={},
+        files={name: file_sha256(tmp_path / name) for name in PAYLOAD},
+    )
+    write_spec(tmp_path, spec)
+    return tmp_path
+
+
+def test_a_written_bundle_is_opened_as_it_was(folder: Path) -> None:
+    bundle = open_bundle(folder)
+
+    assert bundle.spec.name == "tiny"
+    assert bundle.spec.tap_label == "TL-11"
+    assert bundle.size == sum(path.stat().st_size for path in folder.iterdir())
+    assert len(bundle.digest) == 12
+
+
+@pytest.mark.parametrize("name", PAYLOAD)
+def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    with pytest.raises(BundleError, match=rf"{name}: sha256 .* differs from the recorded"):
+        open_bundle(folder)
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change bundle.json through its parsed content."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "bundle.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data: missing or not a plain file"),
+        (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
+        (lambda folder: (folder / "bundle.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "bundle.json").write_text("[]"), "a JSON object is expected"),
+        (edit(lambda c: c.update(format_version=2)), "format version 2, this qe-edge reads 1"),
+        (edit(lambda c: c.pop("taps")), "missing or unknown fields: taps"),
+        (edit(lambda c: c.update(extra=1)), "missing or unknown fields: extra"),
+        (edit(lambda c: c.update(precision="int3")), "unknown precision 'int3'"),
+        (edit(lambda c: c["files"].update({"../evil": "0"})), "`files` must name exactly"),
+    ],
+)
+def test_a_damaged_bundle_is_refused_with_the_file_and_a_remedy(
+    folder: Path, damage: Callable[[Path], object], expected: str
+) -> None:
+    damage(folder)
+
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_in_place_of_a_file_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "model.onnx"
+    (folder / "model.onnx").rename(outside)
+    (folder / "model.onnx").symlink_to(outside)
+
+    with pytest.raises(BundleError, match="not a plain file"):
+        open_bundle(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle folder; give --model"):
+        open_bundle(tmp_path / "none")
+
+
+def test_every_field_is_a_plain_json_value(folder: Path) -> None:
+    spec = open_bundle(folder).spec
+
+    assert json.loads(json.dumps(asdict(spec))) == asdict(spec)

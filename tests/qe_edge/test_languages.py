@@ -1,0 +1,108 @@
+"""Languages: every usual way to write one leads to one code; what is unknown is named with its neighbours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from qe_edge.errors import InputError
+from qe_edge.languages import english_name, parse_pair, resolve
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("et", "et"),
+        ("ET", "et"),
+        (" et ", "et"),
+        ("est", "et"),  # ISO 639-3
+        ("ekk", "et"),  # Standard Estonian, the main member of the macrolanguage
+        ("cmn", "zh"),
+        ("npi", "ne"),
+        ("rum", "ro"),  # ISO 639-2/B
+        ("pt-BR", "pt"),
+        ("zh_CN", "zh"),
+        ("zh-Hant", "zh"),
+        ("Estonian", "et"),
+        ("sinhala", "si"),
+        ("Sinhalese", "si"),
+        ("Serbo-Croatian", "sr"),
+        ("haw", "haw"),  # no two-letter code
+        ("Hawaiian", "haw"),
+    ],
+)
+def test_codes_tags_and_english_names_lead_to_one_code(text: str, code: str) -> None:
+    assert resolve(text) == code
+
+
+@pytest.mark.parametrize("text", ["xx", "qqq", "und", "mul", "zxx", "", "et en", "Elbonian", "et-"])
+def test_what_is_no_language_is_refused_with_its_value(text: str) -> None:
+    with pytest.raises(InputError, match=r"unknown language") as caught:
+        resolve(text)
+    assert repr(text) in str(caught.value)
+
+
+def test_a_misspelt_name_is_refused_and_its_neighbour_named() -> None:
+    with pytest.raises(InputError, match=r"unknown language 'Estonain'; did you mean Estonian\?"):
+        resolve("Estonain")
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("et", "Estonian"),
+        ("ne", "Nepali"),
+        ("si", "Sinhala"),
+        ("zh", "Chinese"),
+        ("ro", "Romanian"),
+        ("de", "German"),
+        ("ru", "Russian"),
+        ("en", "English"),
+    ],
+)
+def test_english_names_are_those_of_the_prompts(code: str, name: str) -> None:
+    assert english_name(code) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("et-en", ("et", "en")),
+        ("ET_EN", ("et", "en")),
+        ("est-eng", ("et", "en")),
+        ("Estonian-English", ("et", "en")),
+        ("et -> en", ("et", "en")),
+        ("et>en", ("et", "en")),
+        ("en→zh-CN", ("en", "zh")),
+        ("en:pt-br", ("en", "pt")),
+        ("pt-BR", ("pt", "br")),  # two parts are two languages: Breton, not Brazil
+        ("en-pt-BR", ("en", "pt")),
+        ("pt-BR-en", ("pt", "en")),
+        ("en_US-de_DE", ("en", "de")),
+        ("en-zh-cn", ("en", "zh")),  # cn is no language, so it can only be a region
+        ("zh-Hant-TW-en", ("zh", "en")),
+        ("Serbo-Croatian-English", ("sr", "en")),
+    ],
+)
+def test_pairs_are_split_before_regions_are_read(text: str, pair: tuple[str, str]) -> None:
+    assert parse_pair(text) == pair
+
+
+@pytest.mark.parametrize("text", ["eten", "", "et", "et-en-de", "en-pt-br", "a:b:c", "et\ten"])
+def test_what_is_not_one_pair_is_refused_with_its_value(text: str) -> None:
+    with pytest.raises(InputError, match="does not name one language pair") as caught:
+        parse_pair(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("et-xx", "'xx'"), ("-en", "''"), ("Estonain-English", "'Estonain'")])
+def test_a_pair_with_an_unknown_language_names_that_language(text: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"unknown language {value}"):
+        parse_pair(text)
+
+
+def test_importing_the_module_does_not_import_the_language_tables() -> None:
+    code = "import sys, qe_edge.languages; sys.exit('langcodes' in sys.modules or 'language_data' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

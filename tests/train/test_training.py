@@ -1,0 +1,180 @@
+"""Whole training runs on a tiny decoder: learning, resuming after a kill, and what a run folder holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from qe_edge.errors import InputError
+from qe_edge_train.evaluate import predict
+from qe_edge_train.recipe import Base, Optimiser, Recipe, recipe_table
+from qe_edge_train.run import open_run
+from qe_edge_train.session import train_run
+from qe_edge_train.summary import summary_table
+from qe_edge_train.tapped import cut_decoder, load_decoder
+
+CPU = torch.device("cpu")
+
+
+def silent(line: str) -> None:
+    """Progress nobody reads."""
+
+
+def dev_lines(folder: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [record["dev"] for record in records if "dev" in record]
+
+
+def test_training_learns_and_writes_a_complete_run(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    longer = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=8))
+
+    run = train_run(longer, tmp_path / "run", tables, CPU, silent)
+
+    first, best = dev_lines(run.folder)[0], run.facts.dev
+    assert best["macro_spearman"] == max(record["macro_spearman"] for record in dev_lines(run.folder))
+    assert best["macro_spearman"] > 0.6 > first["macro_spearman"]
+    assert set(best["pairs"]) == {"et-en", "ne-en"}
+    assert (run.facts.blocks_kept, run.facts.blocks_total) == (3, 4)
+    assert run.facts.data[0]["rows"] == 48
+    assert run.facts.environment["torch"] == torch.__version__
+    assert open_run(run.folder).recipe == longer
+    assert not (run.folder / "checkpoint.pt").exists()
+    assert list((run.folder / "tensorboard").iterdir())
+    table = summary_table(run)
+    assert f"mean{best['macro_spearman']:>21.3f}" in table
+    assert "3 of 4 blocks, TL-2" in table
+
+
+def test_the_adapter_is_loaded_by_peft_itself_and_scores_as_recorded(
+    recipe: Recipe, tables: Path, tmp_path: Path
+) -> None:
+    from qe_edge_train.batches import encode
+    from qe_edge_train.build import base_facts, prompt_encoder
+    from qe_edge_train.data import load_examples
+    from qe_edge_train.evaluate import per_pair
+    from qe_edge_train.tapped import TappedRegressor
+
+    run = train_run(recipe, tmp_path / "run", tables, CPU, silent)
+    decoder = cut_decoder(load_decoder(recipe.base.model, torch.float32), recipe.head.tap)
+    model = TappedRegressor(PeftModel.from_pretrained(decoder, str(run.adapter)), run.head())
+    examples, _ = load_examples(recipe.dev, "mean", tables, 1)
+    data = encode(examples, prompt_encoder(base_facts(recipe.base), recipe.head))
+    rows = range(len(examples))
+
+    again = per_pair(data, rows, predict(model, data, rows, CPU))
+
+    for pair, value in again.items():
+        assert value.spearman == pytest.approx(run.facts.dev["pairs"][pair]["spearman"], abs=1e-6)
+        assert value.mae == pytest.approx(run.facts.dev["pairs"][pair]["mae"], abs=1e-3)
+
+
+def test_a_killed_run_continues_to_the_same_result(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    slow = dataclasses.replace(
+        recipe,
+        optimiser=dataclasses.replace(recipe.optimiser, epochs=3),
+        evaluation=dataclasses.replace(recipe.evaluation, checkpoint_minutes=0.0),
+    )
+    whole = train_run(slow, tmp_path / "whole", tables, CPU, silent)
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(recipe_table(slow)), encoding="utf-8")
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "qe_edge", "train", str(path), "-o", str(folder), "--data", str(tables)]
+    command += ["--device", "cpu"]
+
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "run.json").exists()
+    with pytest.raises(InputError, match="not finished"):
+        open_run(folder)
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "resumed at step" in resumed.stderr
+    run = open_run(folder)
+    assert run.facts.best_step == whole.facts.best_step
+    assert run.facts.dev["macro_spearman"] == pytest.approx(whole.facts.dev["macro_spearman"], abs=1e-6)
+    expected = load_file(whole.adapter / "adapter_model.safetensors")
+    for name, tensor in load_file(run.adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
+    assert len(dev_lines(folder)) == len(dev_lines(whole.folder))
+
+
+def test_a_finished_run_and_another_recipe_are_not_overwritten(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    run = train_run(recipe, tmp_path / "run", tables, CPU, silent)
+
+    with pytest.raises(InputError, match="holds a finished run"):
+        train_run(recipe, run.folder, tables, CPU, silent)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    from qe_edge_train import loop
+
+    stopped = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, checkpoint_minutes=0.0))
+
+    def stop(line: str) -> None:
+        if line.startswith("dev at step"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(stopped, tmp_path / "run", tables, CPU, stop)
+    assert (tmp_path / "run" / loop.CHECKPOINT_FILE).exists()
+    other = dataclasses.replace(stopped, lora=dataclasses.replace(recipe.lora, alpha=16))
+    with pytest.raises(InputError, match="belongs to another recipe"):
+        train_run(other, tmp_path / "run", tables, CPU, silent)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sharing_the_prefix_and_recomputing_activations_change_no_result(
+    recipe: Recipe, tables: Path, tmp_path: Path, checkpointing: bool
+) -> None:
+    plain = train_run(recipe, tmp_path / "shared", tables, CPU, silent)
+    options = dataclasses.replace(recipe.optimiser, share_prefix=False, gradient_checkpointing=checkpointing)
+    other = train_run(dataclasses.replace(recipe, optimiser=options), tmp_path / "whole", tables, CPU, silent)
+
+    for pair, value in plain.facts.dev["pairs"].items():
+        assert other.facts.dev["pairs"][pair]["mae"] == pytest.approx(value["mae"], rel=1e-3)
+
+
+def test_four_bit_training_moves_the_adapter_and_leaves_the_base(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    four_bit = dataclasses.replace(
+        recipe,
+        base=Base(model=recipe.base.model, quantisation="nf4"),
+        optimiser=Optimiser(batch_size=8, micro_batch_size=8, learning_rate=5e-3),
+    )
+    run = train_run(four_bit, tmp_path / "run", tables, CPU, silent)
+
+    adapter = load_file(run.adapter / "adapter_model.safetensors")
+    moved = [name for name, tensor in adapter.items() if "lora_B" in name and tensor.abs().max() > 0]
+    assert len(moved) == 3 * 7
+    assert run.facts.dev["macro_spearman"] == run.facts.dev["macro_spearman"]  # a number, not nan
+
+
+def test_a_tap_beyond_the_depth_ends_before_training(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    deep = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, tap=9))
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(recipe_table(deep)), encoding="utf-8")
+    command = [sys.executable, "-m", "qe_edge", "train", str(path), "-o", str(tmp_path / "run"), "--data", str(tables)]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "qe-edge: error: tap TL-9 does not exist: a decoder of 4 blocks has TL-1 to TL-4"
+    )

@@ -1,0 +1,117 @@
+"""Training and dev rows: several tables of any language pairs, read by the runtime's own table reader."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qe_edge.bundle import file_sha256
+from qe_edge.errors import InputError
+from qe_edge.languages import english_name
+from qe_edge.table.table import open_table
+from qe_edge.tokens import Pair
+from qe_edge_train.recipe import DataFile
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scored translation."""
+
+    pair: str
+    """language pair, as et-en"""
+    names: Pair
+    """English names of the two languages, as they stand in the prompt"""
+    source: str
+    translation: str
+    score: float
+    """the number to learn"""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What was read from one table, kept with the run."""
+
+    path: str
+    sha256: str
+    quoting: str
+    rows: int
+    """rows in the table"""
+    used: int
+    """rows left without duplicates, empty cells and the sample limit"""
+    duplicates: int
+    empty: int
+
+
+def load_examples(
+    files: Sequence[DataFile], column: str, folder: Path, seed: int
+) -> tuple[list[Example], list[FileFacts]]:
+    """Read tables relative to `folder`; duplicate (pair, source, translation) rows and empty texts are left out.
+
+    Raises InputError with file, line and value for rows that cannot be read and for scores that are not numbers.
+    """
+    examples: list[Example] = []
+    facts: list[FileFacts] = []
+    seen: set[tuple[str, str, str]] = set()
+    for file in files:
+        path = folder / file.path
+        read, quoting = _read(path, file.lp, column)
+        kept = [example for example in read if example.source.strip() and example.translation.strip()]
+        unique: list[Example] = []
+        for example in kept:
+            key = (example.pair, example.source, example.translation)
+            if key not in seen:
+                seen.add(key)
+                unique.append(example)
+        used = unique
+        if 0 < file.rows < len(unique):
+            used = random.Random(seed).sample(unique, file.rows)
+        examples += used
+        facts.append(
+            FileFacts(
+                path=file.path,
+                sha256=file_sha256(path),
+                quoting=quoting,
+                rows=len(read),
+                used=len(used),
+                duplicates=len(kept) - len(unique),
+                empty=len(read) - len(kept),
+            )
+        )
+    return examples, facts
+
+
+def facts_table(facts: Sequence[FileFacts]) -> list[dict[str, object]]:
+    """File facts as JSON objects."""
+    return [asdict(item) for item in facts]
+
+
+def _read(path: Path, lp: str, column: str) -> tuple[list[Example], str]:
+    names: dict[str, Pair] = {}
+    examples: list[Example] = []
+    with open_table(str(path), lp=lp or None) as table:
+        if column not in table.columns:
+            raise InputError(f"{path}:1: no column `{column}`; columns are {', '.join(table.columns)}")
+        at = list(table.columns).index(column)
+        for item in table.items:
+            row = item.row
+            if row.fault is not None:
+                raise InputError(f"{item.place}: {row.fault}")
+            text = item.cells[at]
+            score = _number(text)
+            if score is None:
+                raise InputError(f"{item.place}: column `{column}` holds {text!r}, not a finite number")
+            if row.pair not in names:
+                names[row.pair] = (english_name(row.source_language), english_name(row.target_language))
+            examples.append(Example(row.pair, names[row.pair], row.source, row.translation, score))
+        return examples, table.quoting
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

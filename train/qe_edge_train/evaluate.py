@@ -1,0 +1,59 @@
+"""Dev metrics of a model in training, per language pair."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from qe_edge.metrics import Agreement, FloatArray, agreement, macro_spearman
+from qe_edge_train.batches import EncodedSet, collate, sorted_batches
+from qe_edge_train.tapped import KeyValues, TappedRegressor
+
+SCORING_BATCH = 32
+
+
+@torch.no_grad()
+def predict(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> FloatArray:
+    """Scores of the given rows, in their order, on the score scale; the prefix of a pair is run once."""
+    model.eval()
+    scores: dict[int, float] = {}
+    prefixes: dict[str, KeyValues] = {}
+    for indices in sorted_batches(data, rows, SCORING_BATCH):
+        batch = collate(data, indices, device)
+        pair = data.examples[indices[0]].pair
+        if pair not in prefixes:
+            prefixes[pair] = model.prefix(batch.prefix)
+        values, _ = model(batch.tokens, batch.last, prefixes[pair])
+        scores.update(zip(indices, values.tolist(), strict=True))
+    return np.array([scores[i] for i in rows])
+
+
+def dev_sample(data: EncodedSet, rows_per_pair: int, seed: int) -> list[int]:
+    """Indices of a fixed random sample of each pair's rows; all of them when rows_per_pair is 0."""
+    chosen: list[int] = []
+    for pair in data.pairs:
+        rows = [i for i, example in enumerate(data.examples) if example.pair == pair]
+        if 0 < rows_per_pair < len(rows):
+            rows = random.Random(seed).sample(rows, rows_per_pair)
+        chosen += rows
+    return chosen
+
+
+def per_pair(data: EncodedSet, rows: Sequence[int], scores: FloatArray) -> dict[str, Agreement]:
+    """Agreement of scores with the human scores of the same rows, by language pair."""
+    pairs = np.array([data.examples[i].pair for i in rows])
+    human = np.array([data.examples[i].score for i in rows])
+    return {pair: agreement(scores[pairs == pair], human[pairs == pair]) for pair in dict.fromkeys(pairs.tolist())}
+
+
+def dev_record(result: dict[str, Agreement]) -> dict[str, Any]:
+    """Metrics as a JSON object."""
+    return {
+        "macro_spearman": macro_spearman(result),
+        "pairs": {pair: asdict(value) for pair, value in result.items()},
+    }

@@ -1,0 +1,50 @@
+"""How large activations get on real text: what smoothing needs to know.
+
+Legend: B rows, S tokens, K channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Batch(Protocol):
+    """What a graph gave for some rows."""
+
+    @property
+    def outputs(self) -> Sequence[NDArray[Any]]:
+        """The values asked for, each [B, S, K], or [B, K] where only one position of a row is computed."""
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """[B, S] true where a token is real, false where it is padding."""
+
+
+class CalibrationRows(Protocol):
+    """Rows that a graph can be run on; `qe_edge_export.samples.CalibrationRows` are such rows."""
+
+    def run(self, model: ir.Model, outputs: Sequence[str]) -> Iterator[Batch]:
+        """Run the graph batch by batch; `outputs` may name any value inside it."""
+
+
+def activation_ranges(model: ir.Model, rows: CalibrationRows, activations: Sequence[str]) -> dict[str, Floats]:
+    """Largest |x| per channel [K] of the named activations, over all real tokens of the rows.
+
+    The model is not changed. Raises ValueError when there are no rows.
+    """
+    ranges: dict[str, Floats] = {}
+    for batch in rows.run(model, activations):
+        for name, array in zip(activations, batch.outputs, strict=True):
+            tokens = array if array.ndim == 2 else array[batch.real]  # [tokens, K]
+            largest = np.abs(tokens).max(axis=0)
+            ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
+    if not ranges:
+        raise ValueError("no calibration rows")
+    return ranges

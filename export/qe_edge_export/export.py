@@ -1,0 +1,140 @@
+"""One whole export: a finished run in, a verified bundle out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from qe_edge.bundle import FORMAT_VERSION, PRECISIONS, Bundle, BundleSpec
+from qe_edge.errors import UsageError
+from qe_edge.metrics import FloatArray
+from qe_edge.scoring.graph import KeyValueShape
+from qe_edge_export.gate import BOUNDS, Figures, enforce, gate_record, measure
+from qe_edge_export.graph import attach_head, export_states, key_value_shape
+from qe_edge_export.merge import merged_regressor
+from qe_edge_export.passes import most_frequent, quantise_w8a8, simplify
+from qe_edge_export.refit import refit_head
+from qe_edge_export.samples import CalibrationRows, Samples, SampleSizes, load_samples, opened
+from qe_edge_export.writer import check_target, write_bundle
+from qe_edge_train.batches import EncodedSet
+from qe_edge_train.evaluate import predict
+from qe_edge_train.run import TOKENIZER_FILE, Run, open_run
+from qe_edge_train.tapped import RegressionHead, TappedRegressor
+
+Report = Callable[[str], None]
+"""Called with one line of progress at a time."""
+PACKAGES = ("qe-edge", "torch", "transformers", "peft", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+SCORE_SCALE = "DA 0-100"
+STRATEGY = "single"
+
+
+def export_run(
+    run_folder: Path,
+    out: Path,
+    precision: str,
+    force: bool,
+    report: Report,
+    data_folder: Path | None = None,
+    sizes: SampleSizes | None = None,
+) -> Bundle:
+    """Export a finished run as a bundle at `out`.
+
+    data_folder: where the recipe's tables are now, if not where the run found them; sizes: rows to measure on.
+    Raises UsageError for an unknown precision or an unsupported decoder, InputError when run or tables cannot be read,
+    OutputError when `out` may not be written, and GateError when the scores are not the trained model's: then nothing
+    is written.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
+    check_target(out, force)
+    run = open_run(run_folder)
+    samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes or SampleSizes())
+    report(f"merging the adapter into {base_name(run)}")
+    model = merged_regressor(run)
+    report(f"scoring {len(samples.gate.examples)} dev rows with the trained model")
+    trained = _predict(model, samples.gate)
+    refit_targets = None
+    if precision == "w8a8":
+        report(f"scoring {len(samples.refit.examples)} training rows with the trained model")
+        refit_targets = _predict(model, samples.refit)
+    report("exporting the graph")
+    graph = export_states(model)
+    head, shape = model.head, key_value_shape(graph)
+    del model  # the graph has its own weights by now, as far as they changed place
+    simplify(graph)
+    if refit_targets is not None:
+        head = _quantise(graph, head, samples, refit_targets, shape, report)
+    attach_head(graph, head)
+    report("checking scores against the trained model")
+    figures = _gate(graph, samples.gate, trained, shape)
+    enforce(figures, BOUNDS[precision], precision)
+    report(f"writing {out}")
+    spec = bundle_spec(run, precision, shape, figures)
+    return write_bundle(out, graph, run.folder / TOKENIZER_FILE, spec, force)
+
+
+def bundle_spec(run: Run, precision: str, shape: KeyValueShape, figures: Figures) -> BundleSpec:
+    """What `bundle.json` says of an export, but for the hashes of its files."""
+    recipe, facts = run.recipe, run.facts
+    tables = sorted({Path(file.path).name for file in recipe.train})
+    return BundleSpec(
+        format_version=FORMAT_VERSION,
+        name=recipe.name,
+        base_model=base_name(run),
+        base_family=facts.family,
+        licence=recipe.base.licence,
+        data=[recipe.data_name] if recipe.data_name else tables,
+        strategy=STRATEGY,
+        taps=[recipe.head.tap],
+        blocks_kept=facts.blocks_kept,
+        blocks_total=facts.blocks_total,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        prompt=recipe.head.prompt,
+        bos=facts.bos,
+        token_limit=recipe.head.token_limit,
+        language_pairs=facts.language_pairs,
+        score_scale=SCORE_SCALE,
+        precision=precision,
+        gate=gate_record(figures, BOUNDS[precision]),
+        metrics=facts.dev,
+        created_with={name: version(name) for name in PACKAGES},
+        files={},
+    )
+
+
+def base_name(run: Run) -> str:
+    """The public name of a run's base; of a local folder without one, the folder's own name, not where it lies."""
+    base = run.recipe.base
+    return base.name or (Path(base.model).resolve().name if Path(base.model).exists() else base.model)
+
+
+def _predict(model: TappedRegressor, data: EncodedSet) -> FloatArray:
+    return predict(model, data, range(len(data.examples)), torch.device("cpu"))
+
+
+def _quantise(
+    graph: ir.Model,
+    head: RegressionHead,
+    samples: Samples,
+    refit_targets: FloatArray,
+    shape: KeyValueShape,
+    report: Report,
+) -> RegressionHead:
+    """Quantise the graph in place and return the head that fits its states."""
+    report(f"quantising, measured on {len(samples.calibration.examples)} training rows")
+    texts = samples.refit
+    prompts = (texts.prefixes[row.names] + body for row, body in zip(texts.examples, texts.bodies, strict=True))
+    quantise_w8a8(graph, CalibrationRows.of(samples.calibration, shape), frequent=most_frequent(prompts))
+    report("refitting the head")
+    states = CalibrationRows.of(samples.refit, shape).states(graph)
+    return refit_head(head, states, refit_targets)
+
+
+def _gate(graph: ir.Model, data: EncodedSet, trained: FloatArray, shape: KeyValueShape) -> Figures:
+    with opened(graph, shape) as session:
+        return measure(session, CalibrationRows.of(data, shape), data, trained)

@@ -1,0 +1,134 @@
+"""The gate of an export: its scores against the trained model's, and whether they depend on how rows are batched.
+
+All differences are in points of the score scale (DA 0-100). A figure beyond its bound stops the export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from qe_edge.errors import GateError
+from qe_edge.metrics import FloatArray, agreement, macro_spearman
+from qe_edge.scoring.graph import Graph
+from qe_edge_export.samples import BATCH_SIZE, CalibrationRows
+from qe_edge_train.batches import EncodedSet
+from qe_edge_train.evaluate import per_pair
+
+SMALLER, LARGER = 3, 32
+"""Batch sizes tried beside BATCH_SIZE and 1."""
+REMEDY = "nothing was written; export with --precision fp32, which changes the scores least"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a precision may cost. None: the figure is recorded and not bounded."""
+
+    max_difference: float | None
+    """largest difference of a row's score from the trained model's, in points"""
+    mean_difference: float | None
+    """mean absolute difference, in points"""
+    movement: float
+    """largest movement of a row's score when it is scored alone, shuffled, or in other batch sizes, in points"""
+    spearman_with_trained: float
+    """least Spearman correlation with the trained model's scores, mean over language pairs"""
+    loss: float
+    """most Spearman correlation with human scores that may be lost, mean over language pairs"""
+
+
+BOUNDS = MappingProxyType(
+    {
+        "fp32": Bounds(0.05, 0.01, movement=0.01, spearman_with_trained=0.9999, loss=0.001),
+        # Eight bits move every score a little: what counts is the order of the rows.
+        "w8a8": Bounds(None, None, movement=0.01, spearman_with_trained=0.95, loss=0.01),
+    }
+)
+"""By precision."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the gate measured; recorded in `bundle.json` (docs/bundle.md)."""
+
+    rows: int
+    """dev rows compared"""
+    max_difference: float
+    """largest difference of a row's score from the trained model's, in points"""
+    mean_difference: float
+    """mean absolute difference, in points"""
+    movement_alone: float
+    """largest movement of a row scored alone, in points"""
+    movement_shuffled: float
+    """largest movement of a row in unsorted batches, with other neighbours and other padding, in points"""
+    movement_batch_size: float
+    """largest movement of a row in smaller and larger batches, in points"""
+    spearman_with_trained: float
+    """correlation with the trained model's scores, mean over language pairs"""
+    spearman_trained: float
+    """of the trained model's scores with human scores, mean over language pairs"""
+    spearman_exported: float
+    """of the exported graph's scores with human scores, mean over language pairs"""
+
+    @property
+    def movement(self) -> float:
+        """Largest movement of a row, in points."""
+        return float(np.max([self.movement_alone, self.movement_shuffled, self.movement_batch_size]))
+
+    @property
+    def loss(self) -> float:
+        """Spearman correlation with human scores that the export lost, mean over language pairs."""
+        return self.spearman_trained - self.spearman_exported
+
+
+def measure(graph: Graph, rows: CalibrationRows, data: EncodedSet, trained: FloatArray) -> Figures:
+    """Compare a graph's scores with the trained model's.
+
+    rows: those of `data`, in the same order, at least two of every language pair; trained: [n] their scores.
+    """
+    scores = rows.scores(graph).astype(np.float64)
+
+    def movement(batch_size: int, by_length: bool = True) -> float:
+        return float(np.abs(rows.scores(graph, batch_size, by_length) - scores).max())
+
+    every = range(len(data.examples))
+    pairs = np.array([example.pair for example in data.examples])
+    same = {pair: agreement(scores[pairs == pair], trained[pairs == pair]) for pair in data.pairs}
+    difference = np.abs(scores - trained)
+    return Figures(
+        rows=len(scores),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        movement_alone=movement(1),
+        movement_shuffled=movement(BATCH_SIZE, by_length=False),
+        movement_batch_size=max(movement(SMALLER), movement(LARGER)),
+        spearman_with_trained=macro_spearman(same),
+        spearman_trained=macro_spearman(per_pair(data, every, trained)),
+        spearman_exported=macro_spearman(per_pair(data, every, scores)),
+    )
+
+
+def enforce(figures: Figures, bounds: Bounds, precision: str) -> None:
+    """Raise GateError naming the first figure beyond its bound. A figure that is not a number is beyond it."""
+    at_most = (
+        ("largest difference from the trained model's scores", figures.max_difference, bounds.max_difference),
+        ("mean difference from the trained model's scores", figures.mean_difference, bounds.mean_difference),
+        ("largest movement of a score between batches", figures.movement, bounds.movement),
+        ("loss of Spearman correlation with human scores", figures.loss, bounds.loss),
+    )
+    for name, value, bound in at_most:
+        if bound is not None and not value <= bound:
+            raise GateError(f"{precision}: {name} is {value:.4g}, at most {bound:g} is allowed; {REMEDY}")
+    value, least = figures.spearman_with_trained, bounds.spearman_with_trained
+    if not value >= least:
+        raise GateError(
+            f"{precision}: Spearman correlation with the trained model's scores is {value:.6g}, "
+            f"at least {least:g} is needed; {REMEDY}"
+        )
+
+
+def gate_record(figures: Figures, bounds: Bounds) -> dict[str, Any]:
+    """Figures and bounds as they stand in `bundle.json`."""
+    return {**asdict(figures), "bounds": asdict(bounds)}

@@ -1,0 +1,177 @@
+"""From the tapped module to an ONNX graph: one path for every supported decoder family.
+
+Legend: B rows, S body tokens, P prefix tokens, L blocks, G key/value heads, D head size, H hidden size.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qe_edge.errors import UsageError
+from qe_edge.scoring.graph import KeyValueShape
+from qe_edge_train.tapped import FAMILIES, KeyValues, RegressionHead, TappedRegressor
+
+OPSET = 23
+"""The first with Attention, RMSNormalization and RotaryEmbedding."""
+BATCH, LENGTH, PREFIX, TOTAL = "batch", "length", "prefix", "total"
+"""Names of the dynamic sizes: B, S, P and P + S."""
+MOVING_POSITIONS = ("dynamic", "longrope")
+"""Rotary position types whose frequencies change with the length of the prompt: a graph cannot hold them."""
+
+
+class _LastState(nn.Module):
+    """What is exported: the tapped regressor without its head."""
+
+    def __init__(self, model: TappedRegressor) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, last: Tensor, past: KeyValues) -> tuple[Tensor, KeyValues]:
+        return self.model.last_state(tokens, last, past)
+
+
+def export_states(model: TappedRegressor) -> ir.Model:
+    """The graph of a merged float32 model on the CPU, up to the tapped state.
+
+    Inputs `tokens` int64 [B, S], `last` int64 [B], `past_key_i`, `past_value_i` float32 [1, G, P, D]; outputs `state`
+    float32 [B, H], `present_key_i`, `present_value_i` float32 [B, G, P + S, D]. B, S and P are free, P = 0 included.
+
+    Raises UsageError for a decoder family that is not supported and for rotary positions that change with the length.
+    """
+    shape = _check(model)
+    # any sizes will do that are neither 0 nor 1, which torch takes for constants, and all different
+    keys, values = ([torch.zeros(1, shape.kv_heads, 5, shape.head_dim) for _ in range(shape.blocks)] for _ in range(2))
+    past = list(zip(keys, values, strict=True))  # each a tensor of its own: one given twice would become one input
+    example = (torch.zeros(3, 7, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), past)
+    free = torch.export.Dim.DYNAMIC
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            _LastState(model).eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["tokens", "last", *shape.inputs],
+            output_names=["state", *shape.outputs],
+            dynamic_shapes=({0: free, 1: free}, {0: free}, [({2: free}, {2: free}) for _ in past]),
+        )
+    assert program is not None, "the dynamo exporter returns a program when it is given no file"
+    _name_sizes(program)
+    return program.model
+
+
+def key_value_shape(model: ir.Model) -> KeyValueShape:
+    """Blocks, key/value heads and head size of an exported graph, read from its inputs."""
+    keys = [value for value in model.graph.inputs if str(value.name).startswith("past_key_")]
+    assert keys[0].shape is not None
+    _, heads, _, size = keys[0].shape
+    assert isinstance(heads, int)
+    assert isinstance(size, int)
+    return KeyValueShape(len(keys), heads, size)
+
+
+def attach_head(model: ir.Model, head: RegressionHead) -> None:
+    """Replace the output `state` [B, H] by `score` float32 [B] on the head's score scale, in place.
+
+    The head's linear map and its scale and shift are one affine map: scale * (w n + b) + shift, n the (normed) state.
+    """
+    graph = model.graph
+    state = graph.outputs[0]
+    assert state.name == "state", f"the first output is {state.name!r}"
+    value = state
+    if isinstance(head.norm, nn.LayerNorm):
+        weight = _constant(graph, "head.norm.weight", head.norm.weight)
+        bias = _constant(graph, "head.norm.bias", head.norm.bias)
+        value = _append(graph, "LayerNormalization", [value, weight, bias], "head.normed", epsilon=head.norm.eps)
+    offset = head.shift if head.linear.bias is None else head.linear.bias * head.scale + head.shift
+    weight = _constant(graph, "head.weight", head.linear.weight.T * head.scale)  # [H, 1]
+    value = _append(graph, "MatMul", [value, weight], "head.product")  # [B, 1]
+    value = _append(graph, "Add", [value, _constant(graph, "head.offset", offset.reshape(1))], "head.column")
+    last_axis = ir.tensor(np.array([-1], np.int64), name="head.axis")
+    axis = ir.Value(name="head.axis", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64), const_value=last_axis)
+    graph.register_initializer(axis)
+    score = _append(graph, "Squeeze", [value, axis], "score")
+    score.shape, score.type = ir.Shape([BATCH]), ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs[0] = score
+
+
+def _check(model: TappedRegressor) -> KeyValueShape:
+    """Refuse what would be exported wrong or not at all; else the shape of keys and values."""
+    decoder = model.decoder
+    assert isinstance(decoder, PreTrainedModel), "an adapter is merged before the export"
+    config = decoder.config
+    family = config.model_type
+    if family not in FAMILIES:
+        raise UsageError(f"decoder family {family!r} cannot be exported; supported are {', '.join(FAMILIES)}")
+    positions = config.rope_parameters
+    groups = [positions, *(inner for inner in positions.values() if isinstance(inner, dict))]  # one a block type
+    for kind in (group.get("rope_type") for group in groups):
+        if kind in MOVING_POSITIONS:
+            raise UsageError(
+                f"this {family} decoder scales its positions by {kind!r}, which changes with the length of the prompt "
+                "and cannot be exported; use a base with fixed rotary positions"
+            )
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return KeyValueShape(config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, size)
+
+
+def _name_sizes(program: torch.onnx.ONNXProgram) -> None:
+    """Give the dynamic sizes readable names throughout; the exporter numbers them, one more for every prefix input."""
+    graph = program.model.graph
+    names: dict[str | ir.SymbolicDim, str] = {}
+    for value in graph.inputs:
+        for size, name in zip(value.shape or (), _sizes(str(value.name)), strict=True):
+            if isinstance(size, ir.SymbolicDim) and name is not None:
+                names[size] = name
+    program.rename_axes(names)
+    for value in graph.outputs[1:]:
+        assert value.shape is not None
+        value.shape = ir.Shape([BATCH, value.shape[1], TOTAL, value.shape[3]])
+
+
+def _sizes(name: str) -> tuple[str | None, ...]:
+    """The names of an input's sizes; None for those that are fixed."""
+    named: dict[str, tuple[str | None, ...]] = {"tokens": (BATCH, LENGTH), "last": (BATCH,)}
+    return named.get(name, (None, None, PREFIX, None))
+
+
+def _constant(graph: ir.Graph, name: str, tensor: Tensor) -> ir.Value:
+    array = tensor.detach().float().contiguous().numpy()
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.FLOAT),
+        const_value=ir.tensor(array, name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _append(graph: ir.Graph, operator: str, inputs: list[ir.Value], output: str, **attributes: float) -> ir.Value:
+    node = ir.node(operator, inputs, attributes, outputs=[ir.Value(name=output)], name=output)
+    graph.append(node)
+    return node.outputs[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on optional packages and on torch's own deprecations."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*is deprecated", category=FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,171 @@
+"""Passes that make an exported graph smaller and faster and leave what it computes as it is.
+
+Legend: B rows, S tokens, K input channels, N output channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from qe_edge_export.passes.linear import (
+    Linear,
+    add_constant,
+    constant,
+    last_axis,
+    linears_by_input,
+    operand,
+    replace_value,
+)
+
+ROWWISE = {
+    "Add", "Sub", "Mul", "Div", "Neg", "Sigmoid", "Tanh", "Erf", "Gelu", "Swish", "Relu", "Cast", "Sqrt", "Pow",
+    "MatMul", "RMSNormalization", "LayerNormalization", "ReduceMean", "Split",
+}  # fmt: skip
+"""Operators that, on the last axis, treat every position of [B, S, ..] apart."""
+
+
+def simplify(model: ir.Model) -> None:
+    """Share, shorten and tidy, in place: same inputs, same outputs, less to compute.
+
+    Layers that read one input stay apart: `fuse_linears` made a graph slower (docs/quantisation.md).
+    """
+    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    share_subexpressions(model)
+    read_last_position_early(model)
+    remove_unused(model)
+
+
+def share_subexpressions(model: ir.Model) -> None:
+    """Compute equal things once: exporters repeat the cosines and sines of the rotary embedding for every use."""
+    common.CommonSubexpressionEliminationPass()(model)
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop nodes and initializers that no output depends on."""
+    common.RemoveUnusedNodesPass()(model)
+
+
+def fuse_linears(model: ir.Model) -> None:
+    """One product instead of several over the same input (queries, keys and values; gate and up), then a Split.
+
+    A layer without a bias beside one that has a bias is given zeros. On a CPU the Split, which copies everything, cost
+    more than the larger product saved; kept for devices where launching a product is what costs.
+    """
+    for group in linears_by_input(model).values():
+        if len(group) > 1:
+            _fuse(model.graph, group)
+
+
+def _fuse(graph: ir.Graph, group: list[Linear]) -> None:
+    first = group[0].product
+    name = f"{first.outputs[0].name}.fused"
+    weight = add_constant(graph, f"{name}.weight", np.concatenate([linear.weight for linear in group], axis=1))
+    widths = [linear.weight.shape[1] for linear in group]
+    new = [ir.node("MatMul", [group[0].input, weight])]
+    biases = [linear.bias_values for linear in group]
+    if any(bias is not None for bias in biases):
+        filled = [np.zeros(n, np.float32) if bias is None else bias for bias, n in zip(biases, widths, strict=True)]
+        bias = add_constant(graph, f"{name}.bias", np.concatenate(filled))
+        new.append(ir.node("Add", [new[-1].outputs[0], bias]))
+    fused = new[-1].outputs[0]
+    shape = first.outputs[0].shape
+    fused.type = first.outputs[0].type
+    fused.shape = None if shape is None else ir.Shape([*shape.dims[:-1], sum(widths)])
+    sizes = add_constant(graph, f"{name}.sizes", np.array(widths, np.int64))
+    new.append(ir.node("Split", [fused, sizes], {"axis": -1}, num_outputs=len(group)))
+    graph.insert_before(first, new)
+    for linear, piece in zip(group, new[-1].outputs, strict=True):
+        replace_value(linear.output, piece)
+    for linear in group:
+        graph.remove([node for node in (linear.bias, linear.product) if node is not None], safe=True)
+
+
+def read_last_position_early(model: ir.Model) -> None:
+    """After the last attention only one position of each row is read: pick it before the layers that follow.
+
+    The graph's state is GatherND(hidden [B, S, H], (row, last)). Everything between the last attention and that
+    gather works on each position apart, so it may as well run on the picked positions, [B, H] instead of
+    [B, S, H]. What other outputs need (keys and values) is computed in full as before. Does nothing where the graph
+    has another form or shapes are unknown.
+    """
+    gather = _state_gather(model.graph)
+    if gather is None:
+        return
+    hidden, positions = operand(gather, 0), operand(gather, 1)
+    if hidden.shape is None or hidden.shape.rank() != 3:
+        return
+    tail = _positionwise_tail(gather, hidden)
+    if not tail:
+        return
+    graph = model.graph
+    entering = {value for node in tail for value in _variables(node) if value.producer() not in tail}
+    for value in entering:
+        picked = ir.node("GatherND", [value, positions], {"batch_dims": 0})
+        picked.outputs[0].type = value.type
+        picked.outputs[0].shape = _without_positions(value)
+        graph.insert_before(gather, picked)
+        for use in [use for use in value.uses() if use.node in tail]:
+            use.node.replace_input_with(use.idx, picked.outputs[0])
+    for node in tail:
+        if "axis" in node.attributes:
+            node.attributes["axis"] = ir.AttrInt64("axis", -1)
+        for output in node.outputs:
+            output.shape = _without_positions(output)
+    replace_value(gather.outputs[0], hidden)
+    graph.remove(gather, safe=True)
+    graph.sort()  # the positions and the picks stand behind their readers until here
+
+
+def _state_gather(graph: ir.Graph) -> ir.Node | None:
+    """The GatherND that makes the graph's first output."""
+    node = graph.outputs[0].producer()
+    return node if node is not None and node.op_type == "GatherND" else None
+
+
+def _positionwise_tail(gather: ir.Node, hidden: ir.Value) -> list[ir.Node]:
+    """Nodes whose results only the gather depends on and that treat positions apart, last one first."""
+    if hidden.shape is None or not isinstance(gather.graph, ir.Graph):
+        return []
+    rows_and_positions = hidden.shape.dims[:2]
+    tail: list[ir.Node] = []
+    inside = {gather}
+    for node in reversed(gather.graph):
+        if node is gather or not _treats_positions_apart(node):
+            continue
+        values = [*_variables(node), *node.outputs]
+        if any(value.shape is None or value.shape.rank() != 3 for value in values):
+            continue
+        if any(value.shape.dims[:2] != rows_and_positions for value in values if value.shape is not None):
+            continue
+        if any(value.is_graph_output() for value in node.outputs):
+            continue
+        readers = {reader for value in node.outputs for reader in value.consumers()}
+        if readers and readers <= inside:
+            tail.append(node)
+            inside.add(node)
+    return tail
+
+
+def _treats_positions_apart(node: ir.Node) -> bool:
+    if node.op_type not in ROWWISE or node.domain:
+        return False
+    constants = [array for value in node.inputs if (array := constant(value)) is not None]
+    if node.op_type == "MatMul":
+        return constant(node.inputs[1]) is not None and constants[-1].ndim == 2
+    if node.op_type == "ReduceMean":
+        return len(constants) == 1 and constants[0].tolist() == [-1] and node.attributes.get_int("keepdims", 1) == 1
+    if any(array.ndim > 1 for array in constants):
+        return False
+    return "axis" not in node.attributes or last_axis(node, node.attributes.get_int("axis"))
+
+
+def _variables(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None and constant(value) is None]
+
+
+def _without_positions(value: ir.Value) -> ir.Shape:
+    if value.shape is None:
+        raise ValueError(f"{value.name}: its shape must be known here")
+    return ir.Shape([value.shape.dims[0], *value.shape.dims[2:]])

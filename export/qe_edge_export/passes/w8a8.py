@@ -1,0 +1,112 @@
+"""W8A8: linear layers in 8-bit integers, weights scaled per output channel, activations per token.
+
+For a token's activations a [K] and a weight W [K, N]:
+
+    q_k  = round(a_k * 127 / m),  m = max|a|                   int8 range, stored with zero point 128 as uint8
+    V_kn = round(W_kn / c_n)      int8, c_n from `weight_steps`
+    y_n  = (sum_k q_k V_kn) * c_n * m / 127
+
+Rounding is half to even. The sum is exact in int32, and m belongs to the token alone, so a row's result cannot
+depend on its neighbours, on the batch or on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.tape import Tape
+
+from qe_edge_export.passes.linear import Floats, Linear, add_constant, linears_by_input, replace_value
+from qe_edge_export.passes.simplify import remove_unused
+
+ACTIVATION_LEVELS = 127
+"""Steps on each side of zero for activations."""
+
+ZERO_POINT = np.uint8(128)
+"""Activations are uint8 around 128, weights int8 ("U8S8"). The arithmetic is that of int8 times int8 ("S8S8", which
+`np.int8(0)` would give), but ONNX Runtime 1.31 has vector kernels for U8S8 on every x86 processor and for S8S8 only on
+those with AVX-VNNI-INT8: elsewhere S8S8 measured 20 times slower (benchmarks/quantised_matmul.py)."""
+
+WEIGHT_LEVELS = 127
+"""Most steps on each side of zero for weights."""
+
+PAIR_LEVELS = 127.5
+"""Most steps that two neighbouring weights of one sign may take together before rounding, so 128 at most after it.
+x86 processors without VNNI (many laptops up to 2022) add two neighbouring products in 16 bits and saturate; since
+255 * 128 < 2^15 they cannot overflow, and the integers are the same on every processor."""
+
+SMALLEST = 1e-12
+"""Stands in for max|a| of a token whose activations are all zero, so that nothing is divided by zero."""
+
+CONTRIB = "com.microsoft"
+
+
+def quantise_linears(model: ir.Model) -> None:
+    """Turn every linear layer into W8A8, in place; layers that read one activation share its quantised form.
+
+    Adds one `MatMulIntegerToFloat` for a layer; biases stay as they are, in float32.
+    """
+    model.graph.opset_imports[CONTRIB] = 1
+    for activation, group in linears_by_input(model).items():
+        tape = Tape()
+        quantised, scale = _quantise_tokens(model.graph, tape, activation)
+        model.graph.insert_before(group[0].product, tape.nodes)
+        for linear in group:
+            _replace_product(model.graph, linear, quantised, scale)
+    remove_unused(model)
+
+
+def quantise_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Weight [K, N] -> integers [K, N] in -127..127 and the step of every output channel [N]."""
+    step = weight_steps(weight)
+    return np.rint(weight / step).clip(-WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8), step
+
+
+def weight_steps(weight: Floats) -> Floats:
+    """The smallest step of every output channel [N] of a weight [K, N] that keeps to both limits on its integers.
+
+    No integer beyond 127, and no two neighbours (rows 2i and 2i + 1) that add up to more than 128 in one sign.
+    """
+    depth = len(weight)
+    pairs = np.pad(weight, ((0, depth % 2), (0, 0))).reshape((depth + 1) // 2, 2, -1)
+    sums = np.maximum(pairs.clip(min=0).sum(axis=1), -pairs.clip(max=0).sum(axis=1))  # [K / 2, N]
+    step = np.maximum(np.abs(weight).max(axis=0) / WEIGHT_LEVELS, sums.max(axis=0) / PAIR_LEVELS)
+    steps: Floats = np.where(step > 0, step, 1).astype(np.float32)  # a column of zeros has any step
+    return steps
+
+
+def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Nodes for q [.., K] uint8 and the step m / 127 [.., 1] of an activation [.., K]."""
+
+    def number(name: str, value: NDArray[np.generic]) -> ir.Value:
+        shared = graph.initializers.get(name)
+        return shared if shared is not None else add_constant(graph, name, value)
+
+    last = number("w8a8.last_axis", np.array([-1], np.int64))
+    largest = tape.op("ReduceMax", [tape.op("Abs", [activation]), last], {"keepdims": 1})
+    largest = tape.op("Max", [largest, number("w8a8.smallest", np.array(SMALLEST, np.float32))])
+    levels = number("w8a8.levels", np.array(ACTIVATION_LEVELS, np.float32))
+    # the division is on one number a token; on the activations themselves a product is cheaper
+    scaled = tape.op("Mul", [activation, tape.op("Div", [levels, largest])])
+    unit = number("w8a8.unit", np.array(1, np.float32))
+    quantised = tape.op("QuantizeLinear", [scaled, unit, number("w8a8.zero", np.asarray(ZERO_POINT))])
+    return quantised, tape.op("Div", [largest, levels])
+
+
+def _replace_product(graph: ir.Graph, linear: Linear, quantised: ir.Value, scale: ir.Value) -> None:
+    name = linear.product.outputs[0].name
+    integers, step = quantise_weight(linear.weight)
+    tape = Tape()
+    inputs = [
+        quantised,
+        add_constant(graph, f"{name}.int8", integers),
+        graph.initializers["w8a8.unit"],  # the scale of activations is per token, and this input takes one number
+        add_constant(graph, f"{name}.step", step),
+        graph.initializers["w8a8.zero"],
+    ]
+    product = tape.op("MatMulIntegerToFloat", inputs, domain=CONTRIB)
+    result = tape.op("Mul", [product, scale])
+    graph.insert_before(linear.product, tape.nodes)
+    replace_value(linear.product.outputs[0], result)
+    graph.remove(linear.product, safe=True)

@@ -1,0 +1,193 @@
+"""The rows on which an export is calibrated, its head refitted and its scores checked.
+
+Legend: B rows, S body tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from qe_edge.bundle import MODEL_FILE, WEIGHTS_FILE
+from qe_edge.errors import InputError
+from qe_edge.prompt import Prompt
+from qe_edge.scoring.graph import Graph, KeyValueShape, pad
+from qe_edge.tokens import PromptEncoder
+from qe_edge_train.batches import EncodedSet, encode
+from qe_edge_train.data import Example, load_examples
+from qe_edge_train.run import TOKENIZER_FILE, Run
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """Rows per language pair; all there are where a table has fewer."""
+
+    calibration: int = 12
+    """training rows whose activations are measured"""
+    refit: int = 300
+    """other training rows, for the head"""
+    gate: int = 100
+    """dev rows whose scores are compared"""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Encoded rows for each purpose, those of a language pair together."""
+
+    calibration: EncodedSet
+    refit: EncodedSet
+    gate: EncodedSet
+
+
+def load_samples(run: Run, data_folder: Path, sizes: SampleSizes) -> Samples:
+    """Random rows of a run's own tables, the same in every call, encoded as the bundle will encode them.
+
+    Training rows that are also in dev are left out, as in training. Raises InputError when the tables are not there.
+    """
+    recipe = run.recipe
+    if not data_folder.is_dir():
+        raise InputError(f"{data_folder}: no such data folder (the one of the run); say where it is now with --data")
+    seed = recipe.optimiser.seed
+    dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed)
+    train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed)
+    known = {(row.pair, row.source, row.translation) for row in dev}
+    by_pair = _shuffled([row for row in train if (row.pair, row.source, row.translation) not in known], seed)
+    calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
+    refit = [row for rows in by_pair for row in rows[sizes.calibration :][: sizes.refit]]
+    gate = [row for rows in _shuffled(dev, seed) for row in rows[: sizes.gate]]
+    encoder = PromptEncoder(
+        Tokenizer.from_file(str(run.folder / TOKENIZER_FILE)),
+        Prompt(recipe.head.prompt),
+        run.facts.bos,
+        recipe.head.token_limit,
+    )
+    return Samples(encode(calibration, encoder), encode(refit, encoder), encode(gate, encoder))
+
+
+def _shuffled(rows: Sequence[Example], seed: int) -> list[list[Example]]:
+    """Rows by language pair, shuffled within a pair."""
+    by_pair: dict[str, list[Example]] = {}
+    for row in rows:
+        by_pair.setdefault(row.pair, []).append(row)
+    for pair, own in by_pair.items():
+        random.Random(f"{seed}/{pair}").shuffle(own)
+    return list(by_pair.values())
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Rows of one language pair."""
+
+    prefix: list[int]
+    """token ids that all rows start with"""
+    bodies: list[list[int]]
+    """token ids of each row after the prefix"""
+
+
+@dataclass(frozen=True)
+class RunBatch:
+    """What a graph gave for one batch."""
+
+    outputs: list[NDArray[Any]]
+    """the named outputs, in the order asked for; those of tokens are [B, S, ...], padded on the right"""
+    lengths: NDArray[np.int64]
+    """[B] real tokens of each row"""
+    rows: list[int]
+    """[B] number of each row, counted through all pairs"""
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """[B, S] true where a token is real, false where it is padding."""
+        every: NDArray[np.int64] = np.arange(int(self.lengths.max()))
+        return every[None, :] < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """Rows that can be run through any graph with the inputs of `export_states`."""
+
+    pairs: tuple[PairRows, ...]
+    shape: KeyValueShape
+
+    @classmethod
+    def of(cls, data: EncodedSet, shape: KeyValueShape) -> CalibrationRows:
+        """The rows of an encoded set; when it holds those of a pair together, in the same order."""
+        pairs = []
+        for pair in data.pairs:
+            rows = [i for i, example in enumerate(data.examples) if example.pair == pair]
+            prefix = data.prefixes[data.examples[rows[0]].names]
+            pairs.append(PairRows(prefix, [data.bodies[i] for i in rows]))
+        return cls(tuple(pairs), shape)
+
+    def __len__(self) -> int:
+        return sum(len(pair.bodies) for pair in self.pairs)
+
+    def run(self, model: ir.Model, outputs: Sequence[str]) -> Iterator[RunBatch]:
+        """Run a graph over all rows: each pair's prefix once, then its bodies in length-sorted batches.
+
+        outputs: names of graph outputs or of values inside the graph.
+        """
+        with opened(model, self.shape, outputs) as graph:
+            yield from self.batches(graph, outputs)
+
+    def batches(
+        self, graph: Graph, outputs: Sequence[str], batch_size: int = BATCH_SIZE, by_length: bool = True
+    ) -> Iterator[RunBatch]:
+        """As `run`, on an open graph. by_length: whether a pair's bodies are sorted by length or taken as they come."""
+        first = 0
+        for pair in self.pairs:
+            past = graph.prefix(pair.prefix)
+            order = list(range(len(pair.bodies)))
+            if by_length:
+                order.sort(key=lambda i: len(pair.bodies[i]))
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                tokens, last = pad([pair.bodies[i] for i in chosen])
+                yield RunBatch(graph.run(past, tokens, last, outputs), last + 1, [first + i for i in chosen])
+            first += len(pair.bodies)
+
+    def states(self, model: ir.Model) -> NDArray[np.float32]:
+        """Tapped states [n, H] of all rows, in row order, from the output `state`."""
+        return _in_row_order(self.run(model, ["state"]))
+
+    def scores(self, graph: Graph, batch_size: int = BATCH_SIZE, by_length: bool = True) -> NDArray[np.float32]:
+        """Scores [n] of all rows, in row order, from an open graph with a head."""
+        return _in_row_order(self.batches(graph, ["score"], batch_size, by_length))
+
+
+def _in_row_order(batches: Iterator[RunBatch]) -> NDArray[np.float32]:
+    values: list[NDArray[np.float32]] = []
+    rows: list[int] = []
+    for batch in batches:
+        values.append(batch.outputs[0])
+        rows += batch.rows
+    return np.concatenate(values)[np.argsort(rows)]
+
+
+@contextmanager
+def opened(model: ir.Model, shape: KeyValueShape, outputs: Sequence[str] = ()) -> Iterator[Graph]:
+    """A graph in ONNX Runtime, on the CPU, from a temporary folder. `outputs` may name values inside the graph."""
+    graph = model.graph
+    known = {value.name for value in graph.outputs}
+    inside = {value.name: value for node in graph for value in node.outputs}
+    before = list(graph.outputs)
+    with tempfile.TemporaryDirectory(prefix="qe-edge-") as folder:
+        path = Path(folder) / MODEL_FILE
+        graph.outputs.extend(inside[name] for name in dict.fromkeys(outputs) if name not in known)
+        try:
+            ir.save(model, path, external_data=WEIGHTS_FILE)
+        finally:
+            graph.outputs[:] = before
+        yield Graph(path, shape)

@@ -1,0 +1,190 @@
+"""Tiny random decoders of every supported family, and a tiny finished training run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModel,
+    CohereConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from qe_edge_train import run as files
+from qe_edge_train.build import add_adapter, load_cut_decoder
+from qe_edge_train.recipe import Base, DataFile, Head, Lora, Recipe
+from qe_edge_train.run import Run, RunFacts, open_run
+from qe_edge_train.tapped import HeadOptions, RegressionHead, TappedRegressor, cut_decoder
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+WINDOW = 24
+"""Sliding window of the families that have one; the prompts of the tests stay inside."""
+CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "qwen2": lambda: Qwen2Config(**SHAPE),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=16),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **SHAPE,
+        head_dim=16,
+        query_pre_attn_scalar=10,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=WINDOW),
+    "phi3": lambda: Phi3Config(
+        **SHAPE, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    ),
+    "cohere": lambda: CohereConfig(**SHAPE, use_qk_norm=True),
+}
+
+WholeDecoder = Callable[[str, str], PreTrainedModel]
+TinyRegressor = Callable[[str, int], TappedRegressor]
+
+
+def _whole(family: str, attention: str) -> PreTrainedModel:
+    torch.manual_seed(5)
+    decoder: PreTrainedModel = AutoModel.from_config(CONFIGS[family](), attn_implementation=attention).eval()
+    for weight in decoder.parameters():
+        # norms start at 1 or 0 and biases at 0: none may be mistaken for nothing
+        weight.data += 0.1 * torch.randn_like(weight) if weight.ndim == 1 else 0.2 * torch.randn_like(weight)
+    return decoder
+
+
+@pytest.fixture(scope="session")
+def whole_decoder() -> WholeDecoder:
+    """(family, attention) -> the uncut decoder of 3 blocks, hidden 32, always with the same random weights."""
+    return _whole
+
+
+@pytest.fixture(scope="session")
+def tiny_regressor() -> TinyRegressor:
+    """(family, tap) -> that decoder cut, with a random head whose scores lie around 60 with a spread of about 10."""
+
+    def build(family: str, tap: int) -> TappedRegressor:
+        decoder = cut_decoder(_whole(family, "qe_edge"), tap)
+        head = RegressionHead(HeadOptions(32, layer_norm=True, bias=True))
+        head.shift.fill_(60.0)
+        head.scale.fill_(20.0)
+        return TappedRegressor(decoder, head).requires_grad_(False).eval()
+
+    return build
+
+
+WORDS = ("good", "bad", "fine", "poor", "great", "weak", "house", "tree", "river", "stone")
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.tsv (60 rows of et-en and ne-en) and dev.tsv (24)."""
+    folder = tmp_path_factory.mktemp("tables")
+    generator = random.Random(3)
+    for name, rows in (("train", 60), ("dev", 24)):
+        lines = ["lp\toriginal\ttranslation\tmean"]
+        for number in range(rows):
+            words = generator.choices(WORDS, k=generator.randint(2, 6))
+            score = 100 * sum(word in ("good", "fine", "great") for word in words) / len(words)
+            lines.append(f"{('et-en', 'ne-en')[number % 2]}\tsource {name} {number}\t{' '.join(words)}\t{score}")
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of 3 blocks (hidden 64, 4 heads on 2 key/value heads) and a byte tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-base")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<s>": 0, **{letter: i + 1 for i, letter in enumerate(alphabet)}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaModel(config).save_pretrained(folder)
+    return folder
+
+
+TinyRun = Callable[[str], Run]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tables: Path) -> TinyRun:
+    """quantisation -> a run folder as training leaves it, with a random adapter and head on 2 of 3 blocks."""
+
+    def build(quantisation: str) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        recipe = Recipe(
+            name="tiny",
+            base=Base(model=str(tiny_base), quantisation=quantisation, dtype="float32", licence="CC0-1.0"),  # type: ignore[arg-type]
+            head=Head(tap=2, layer_norm=True, bias=True, prompt="{sl} {tl}: {src} = {mt}", token_limit=120),
+            lora=Lora(rank=4, alpha=8),
+            train=(DataFile("train.tsv"),),
+            dev=(DataFile("dev.tsv"),),
+        )
+        torch.manual_seed(11)
+        decoder = add_adapter(load_cut_decoder(recipe.base, recipe.head.tap, torch.device("cpu")), recipe.lora)
+        for name, weight in decoder.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        head = RegressionHead(HeadOptions(64, layer_norm=True, bias=True))
+        head.shift.fill_(60.0)
+        head.scale.fill_(20.0)
+        files.save_recipe(folder, recipe)
+        files.save_best(folder, decoder, head)
+        Tokenizer.from_file(str(tiny_base / "tokenizer.json")).save(str(folder / files.TOKENIZER_FILE))
+        facts = RunFacts(
+            family="llama",
+            blocks_total=3,
+            blocks_kept=2,
+            bos=0,
+            head=head.options,
+            language_pairs=["et-en", "ne-en"],
+            data_folder=str(tables),
+            data=[],
+            environment={},
+            best_step=1,
+            dev={"macro_spearman": 0.5},
+            summary={},
+        )
+        files.save_facts(folder, facts)
+        return open_run(folder)
+
+    return build

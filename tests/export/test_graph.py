@@ -1,0 +1,200 @@
+"""Every supported family: the cut decoder is the base's own hidden state, and the graph scores as the module does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from transformers import (
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+)
+
+from qe_edge.errors import UsageError
+from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
+from qe_edge_export.graph import attach_head, export_states, key_value_shape
+from qe_edge_export.samples import opened
+from qe_edge_train.tapped import FAMILIES, HeadOptions, RegressionHead, TappedRegressor, attention_limit, cut_decoder
+
+WholeDecoder = Callable[[str, str], PreTrainedModel]
+TinyRegressor = Callable[[str, int], TappedRegressor]
+SCALE = 20
+"""Points of the score scale in one standard unit, in `tiny_regressor`."""
+
+
+def ids(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(3, 90, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("tap", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(
+    whole_decoder: WholeDecoder, tiny_regressor: TinyRegressor, family: str, tap: int
+) -> None:
+    whole = whole_decoder(family, "sdpa")
+    cut = tiny_regressor(family, tap)
+    tokens = ids(2, 15)
+
+    with torch.no_grad():
+        expected = whole(tokens, output_hidden_states=True, use_cache=False).hidden_states[-tap]
+        at_once, _ = cut.states(tokens, None)
+        prefix = cut.states(tokens[:, :6], None)[1]
+        after_prefix, _ = cut.states(tokens[:, 6:], prefix)
+
+    tolerance = 1e-5 * float(expected.abs().max())
+    assert attention_limit(cut.decoder) >= 15  # type: ignore[arg-type]
+    torch.testing.assert_close(at_once, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(after_prefix, expected[:, 6:], atol=tolerance, rtol=0)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One family at one tap, in torch and in ONNX Runtime."""
+
+    model: TappedRegressor
+    onnx: ir.Model
+    shape: KeyValueShape
+    graph: Graph
+
+    @property
+    def nothing(self) -> Past:
+        """A prefix of no tokens."""
+        empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
+        return dict.fromkeys(self.shape.inputs, empty)
+
+
+@pytest.fixture(scope="module", params=[(family, tap) for family in FAMILIES for tap in (1, 2)], ids=str)
+def exported(request: pytest.FixtureRequest, tiny_regressor: TinyRegressor) -> Iterator[Exported]:
+    model = tiny_regressor(*request.param)
+    onnx = export_states(model)
+    attach_head(onnx, model.head)
+    shape = key_value_shape(onnx)
+    with opened(onnx, shape) as graph:
+        yield Exported(model, onnx, shape, graph)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "prefix"), [(1, 1, 4), (1, 9, 0), (2, 5, 0), (3, 9, 7), (4, 1, 2), (4, 6, 1)]
+)
+def test_the_graph_scores_as_the_module_does(exported: Exported, batch: int, length: int, prefix: int) -> None:
+    before, tokens = ids(1, prefix, seed=1), ids(batch, length, seed=2)
+    last = ids(batch, seed=3) % length
+
+    with torch.no_grad():
+        expected, _ = exported.model(tokens, last, exported.model.prefix(before) if prefix else None)
+    past = exported.graph.prefix(before[0].tolist()) if prefix else exported.nothing
+    (scores,) = exported.graph.run(past, tokens.numpy(), last.numpy())
+
+    assert scores.shape == (batch,)
+    assert np.abs(scores - expected.numpy()).max() < 1e-4 * SCALE
+
+
+def test_a_prefix_and_its_bodies_score_as_whole_prompts(exported: Exported) -> None:
+    prefix, bodies = ids(6).tolist(), [ids(n, seed=n).tolist() for n in (3, 8, 5)]
+
+    (shared,) = exported.graph.run(exported.graph.prefix(prefix), *pad(bodies))
+    (whole,) = exported.graph.run(exported.nothing, *pad([prefix + body for body in bodies]))
+
+    assert np.abs(shared - whole).max() < 1e-4 * SCALE
+    assert np.ptp(whole) > 1e-2 * SCALE
+
+
+def test_inputs_and_outputs_are_those_of_the_bundle_contract(exported: Exported) -> None:
+    blocks, heads, size = exported.shape.blocks, exported.shape.kv_heads, exported.shape.head_dim
+    kept = len(exported.model.decoder.layers)  # type: ignore[arg-type]
+
+    def described(values: list[ir.Value]) -> list[tuple[str, str]]:
+        return [(str(value.name), str(value.shape)) for value in values]
+
+    assert blocks == kept
+    assert described(list(exported.onnx.graph.inputs)) == [
+        ("tokens", "[batch,length]"),
+        ("last", "[batch]"),
+        *((f"past_{kind}_{i}", f"[1,{heads},prefix,{size}]") for i in range(kept) for kind in ("key", "value")),
+    ]
+    assert described(list(exported.onnx.graph.outputs)) == [
+        ("score", "[batch]"),
+        *((f"present_{kind}_{i}", f"[batch,{heads},total,{size}]") for i in range(kept) for kind in ("key", "value")),
+    ]
+
+
+def test_attention_norms_and_rotary_positions_stay_single_nodes(exported: Exported) -> None:
+    counts: dict[str, int] = {}
+    for node in exported.onnx.graph:
+        assert node.domain == ""
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+
+    assert counts["Attention"] == exported.shape.blocks
+    assert "Softmax" not in counts
+
+
+def test_a_family_that_is_not_supported_is_refused_by_name() -> None:
+    decoder = GPT2Model(GPT2Config(vocab_size=90, n_embd=32, n_layer=1, n_head=4, n_positions=32))
+    model = TappedRegressor(decoder, RegressionHead(HeadOptions(32, layer_norm=False, bias=False)))
+
+    with pytest.raises(UsageError, match=r"decoder family 'gpt2' cannot be exported; supported are llama, qwen2"):
+        export_states(model)
+
+
+def test_a_model_that_attends_both_ways_is_refused() -> None:
+    config = Gemma3TextConfig(
+        vocab_size=90,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        use_bidirectional_attention=True,
+    )
+
+    with pytest.raises(UsageError, match="this gemma3_text model attends to later tokens too"):
+        cut_decoder(Gemma3TextModel(config), 1)
+
+
+def test_positions_that_change_with_the_length_are_refused() -> None:
+    config = LlamaConfig(
+        vocab_size=90,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )
+    model = TappedRegressor(LlamaModel(config), RegressionHead(HeadOptions(32, layer_norm=False, bias=False)))
+
+    with pytest.raises(UsageError, match="scales its positions by 'dynamic'"):
+        export_states(model)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_without_a_norm_is_one_affine_map(bias: bool) -> None:
+    head = RegressionHead(HeadOptions(2, layer_norm=False, bias=bias))
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.tensor([[1.0, -2.0]]))
+        if bias:
+            head.linear.bias.fill_(0.5)
+    head.shift.fill_(60.0)
+    head.scale.fill_(10.0)
+    state = ir.Value(name="state", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT))
+    source = ir.Value(name="source", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Identity", [source], outputs=[state])
+    model = ir.Model(ir.Graph([source], [state], nodes=[node], opset_imports={"": 23}, name="head"), ir_version=10)
+
+    attach_head(model, head)
+
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    # 10 * (3 - 2 * 1 + b) + 60, 10 * (0 - 2 * 4 + b) + 60
+    expected = [75.0, -15.0] if bias else [70.0, -20.0]
+    assert session.run(["score"], {"source": np.array([[3, 1], [0, 4]], np.float32)})[0].tolist() == expected

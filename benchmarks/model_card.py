@@ -1,7 +1,7 @@
 """Test figures of the trained model and of the bundle exported from it, per language pair, as JSON and Markdown.
 
 Spearman and Pearson on MLQE-PE test20 with 95 % bootstrap intervals (1000 resamples of the rows), for the merged torch
-model in float32 and for the bundle scored by `Scorer`.
+model in bfloat16, as it was trained, and for the bundle scored by `Scorer`.
 
     python benchmarks/model_card.py --run RUN --data FOLDER -o docs/model-card-figures
 """
@@ -94,10 +94,15 @@ def main() -> None:
         examples, _ = load_examples([file], run.recipe.target.column, arguments.data, seed=1)
         data = encode(examples, encoder)
         human = np.array([example.score for example in examples])
-        torch_columns[pair] = predict(model, data, range(len(examples)), torch.device("cpu")), human
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch_columns[pair] = predict(model, data, range(len(examples)), torch.device("cpu")), human
         bundle_columns[pair] = bundle_scores(scorer, data), human
         print(pair, f"{spearman(*torch_columns[pair]):.3f} {spearman(*bundle_columns[pair]):.3f}", flush=True)
-    result: dict[str, Any] = {"torch": figures(torch_columns), "bundle": figures(bundle_columns), "signature": scorer.signature}
+    result: dict[str, Any] = {
+        "torch": figures(torch_columns),
+        "bundle": figures(bundle_columns),
+        "signature": scorer.signature,
+    }
     arguments.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     arguments.output.with_suffix(".md").write_text(markdown(result["torch"], result["bundle"]), encoding="utf-8")
 

@@ -36,7 +36,7 @@ class SampleSizes:
 
     calibration: int = 12
     """training rows whose activations are measured"""
-    refit: int = 300
+    refit: int = 150
     """other training rows, for the head"""
     gate: int = 100
     """dev rows whose scores are compared"""

@@ -56,7 +56,9 @@ def open_table(
             f"{width} columns: source {names[columns.source]!r}, translation {names[columns.translation]!r}",
             *rule.said,
         )
-        yield Input(said, rule.assumed, map(reading.item, chain(window, records)), header, as_table_row, names, str(used))
+        yield Input(
+            said, rule.assumed, map(reading.item, chain(window, records)), header, as_table_row, names, str(used)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class _Reading:
     end: str
 
     def item(self, record: Record) -> Item:
-        return Item(self._row(record), f"{self.name}:{record.line}", self._text(record), record.end or self.end, record.cells)
+        return Item(
+            self._row(record), f"{self.name}:{record.line}", self._text(record), record.end or self.end, record.cells
+        )
 
     def _row(self, record: Record) -> Row:
         fault = _fault(record, self.width)

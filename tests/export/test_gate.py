@@ -138,9 +138,10 @@ def test_a_better_order_of_the_rows_is_no_loss() -> None:
     enforce(replace(GOOD, spearman_exported=0.6), BOUNDS["w8a8"], "w8a8")
 
 
-def test_the_record_holds_figures_and_bounds() -> None:
-    record = gate_record(GOOD, Bounds(None, None, 0.01, 0.95, 0.01))
+def test_the_record_holds_figures_to_four_decimals_and_bounds() -> None:
+    record = gate_record(replace(GOOD, max_difference=0.01234567), Bounds(None, None, 0.01, 0.95, 0.01))
 
     assert record["rows"] == 100
+    assert record["max_difference"] == 0.0123
     assert record["bounds"]["max_difference"] is None
     assert record["bounds"]["spearman_with_trained"] == 0.95

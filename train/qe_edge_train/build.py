@@ -118,9 +118,7 @@ def build_model(recipe: Recipe, facts: BaseFacts, device: torch.device) -> Tappe
     decoder = load_cut_decoder(recipe.base, recipe.head.tap, device)
     limit = attention_limit(decoder)
     if recipe.head.token_limit > limit:
-        raise InputError(
-            f"[head] token_limit = {recipe.head.token_limit}: this base attends to at most {limit} tokens"
-        )
+        raise InputError(f"[head] token_limit = {recipe.head.token_limit}: this base attends to at most {limit} tokens")
     head = RegressionHead(HeadOptions(facts.hidden_size, recipe.head.layer_norm, recipe.head.bias))
     model = TappedRegressor(add_adapter(decoder, recipe.lora), head.to(device))
     if recipe.optimiser.gradient_checkpointing:

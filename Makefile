@@ -13,7 +13,7 @@ LIGHT_READY := $(LIGHT)/.installed
 PYTHON := $(DEV)/bin/python
 
 # The direct-assessment files of MLQE-PE (github.com/sheffieldnlp/mlqe-pe): make bundle DATA=FOLDER
-DATA ?= $(firstword $(wildcard data/mlqe-pe ../shared/data/mlqe-pe) data/mlqe-pe)
+DATA ?= data/mlqe-pe
 BASE := .cache/smollm2-135m-instruct
 RUN := runs/embedded
 

@@ -10,7 +10,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from reprlib import repr as shortened
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from qe_edge.errors import BundleError
 
@@ -119,10 +121,18 @@ def file_sha256(path: Path) -> str:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle: format version, field names, and the hash of every file, before anything is run.
+    """Read and verify a bundle: format version, fields and their types, the hash of every file; nothing is run yet.
 
     Raises BundleError naming the file that is missing, unreadable or different from what `bundle.json` records.
     """
+    try:
+        return _open(folder)
+    except OSError as error:
+        place = error.filename or folder
+        raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions and the disk") from None
+
+
+def _open(folder: Path) -> Bundle:
     spec_path = folder / SPEC_FILE
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder; give --model the folder that holds {SPEC_FILE}")
@@ -158,12 +168,30 @@ def _parse_spec(raw: bytes, path: Path) -> BundleSpec:
     if content.keys() != names:
         odd = ", ".join(sorted(content.keys() ^ names))
         raise BundleError(f"{path}: missing or unknown fields: {odd}; {REBUILD}")
-    files = content["files"]
-    if not isinstance(files, dict) or set(files) != set(PAYLOAD):
+    kinds = get_type_hints(BundleSpec)
+    for field in fields(BundleSpec):
+        value = content[field.name]
+        if not _is_a(value, kinds[field.name]):
+            raise BundleError(f"{path}: `{field.name}` must be {field.type}, not {shortened(value)}; {REBUILD}")
+    if set(content["files"]) != set(PAYLOAD):
         raise BundleError(f"{path}: `files` must name exactly {', '.join(PAYLOAD)}; {REBUILD}")
     if content["precision"] not in PRECISIONS:
         raise BundleError(f"{path}: unknown precision {content['precision']!r}, known: {', '.join(PRECISIONS)}")
     return BundleSpec(**content)
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a JSON value has the type that a field of BundleSpec declares."""
+    if kind is Any:
+        return True
+    inner = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_a(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_a(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:  # the names in a JSON object are always strings
+        return isinstance(value, dict) and all(_is_a(item, inner[1]) for item in value.values())
+    return type(value) is kind  # isinstance would take true for an int
 
 
 def _verify_file(path: Path, expected: str) -> None:

@@ -107,7 +107,10 @@ def _language(tag: str) -> Language:
 
 
 def _code_of_name(text: str) -> str | None:
-    tag = _english_names().get(_name_key(text))
+    key = _name_key(text)
+    if " " not in key and key != text.casefold():
+        return None  # punctuation belongs to names of several words: `en-` or `(en)` is not the language called En
+    tag = _english_names().get(key)
     return None if tag is None else _code_of_tag(tag)
 
 

@@ -29,9 +29,9 @@ class Status(StrEnum):
 class Row:
     """One translation to be scored.
 
-    source, translation: texts; source_language, target_language: ISO 639-1 codes (or 639-3 where there is none), as
-    returned by `qe_edge.languages.resolve`. fault: why the row could not be read, or None; a row with a fault is not
-    scored and comes out as `invalid`.
+    source, translation: texts; source_language, target_language: any spelling that `qe_edge.languages.resolve`
+    accepts, such as et, est or Estonian. fault: why the row could not be read, or None. A row with a fault or an
+    unknown language is not scored and comes out as `invalid`.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def pair(self) -> str:
-        """E.g. "et-en"."""
+        """Both languages as they are written, e.g. "et-en"."""
         return f"{self.source_language}-{self.target_language}"
 
 

@@ -11,6 +11,9 @@ from hypothesis import settings
 # The tests' models are tiny: torch's threads would wait for each other longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test may ask a model hub for anything, nor any process that a test starts.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # A busy machine makes single examples slow now and then; that is no failure of the code under test.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

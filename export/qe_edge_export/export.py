@@ -10,14 +10,14 @@ import onnx_ir as ir
 import torch
 
 from qe_edge.bundle import FORMAT_VERSION, PRECISIONS, Bundle, BundleSpec
-from qe_edge.errors import UsageError
+from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
 from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.gate import BOUNDS, Figures, enforce, gate_record, measure
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.merge import merged_regressor
 from qe_edge_export.passes import most_frequent, quantise_w8a8, simplify
-from qe_edge_export.refit import refit_head
+from qe_edge_export.refit import FEWEST_ROWS, refit_head
 from qe_edge_export.samples import CalibrationRows, Samples, SampleSizes, load_samples, opened
 from qe_edge_export.writer import check_target, write_bundle
 from qe_edge_train.batches import EncodedSet
@@ -126,6 +126,11 @@ def _quantise(
     report: Report,
 ) -> RegressionHead:
     """Quantise the graph in place and return the head that fits its states."""
+    rows = len(samples.refit.examples)
+    if rows < FEWEST_ROWS:
+        raise InputError(
+            f"{rows} training rows: w8a8 needs at least {FEWEST_ROWS} to refit the head; use --precision fp32"
+        )
     report(f"quantising, measured on {len(samples.calibration.examples)} training rows")
     texts = samples.refit
     prompts = (texts.prefixes[row.names] + body for row, body in zip(texts.examples, texts.bodies, strict=True))

@@ -32,13 +32,8 @@ def merged_regressor(run: Run) -> TappedRegressor:
     with _quiet():
         try:
             decoder = load_cut_decoder(run.recipe.base, run.recipe.head.tap, torch.device("cpu"))
-        except OSError as error:
-            reason = str(error).strip().splitlines()[0]
-            base = run.recipe.base.model
-            raise UsageError(
-                f"base {base!r} of the run cannot be loaded: {reason}; put it back, or say in {RECIPE_FILE} of the run "
-                "where it is"
-            ) from None
+        except UsageError as error:
+            raise UsageError(f"{error}, or say in {run.folder / RECIPE_FILE} where it is") from None
         if run.recipe.base.quantisation == "nf4":
             # 4-bit maps compute with values in the type of the matrix products; float32 holds them exactly
             decoder = decoder.dequantize(torch.float32)

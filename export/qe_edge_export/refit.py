@@ -29,17 +29,20 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, float("inf"))
 HELD_OUT = 5
 """Every fifth row chooses the penalty and is not fitted."""
 
+FEWEST_ROWS = 2 * HELD_OUT
+"""Rows below which there is nothing to fit."""
+
 Doubles = NDArray[np.float64]
 
 
 def refit_head(head: RegressionHead, states: NDArray[Any], scores: NDArray[Any]) -> RegressionHead:
     """A new head for states [n, H] of the quantised graph that reproduces scores [n] of the trained model.
 
-    The penalty with the least squared error on the held-out rows is used to fit all rows. Needs at least 10 rows:
-    raises ValueError below that. `head` is not changed.
+    The penalty with the least squared error on the held-out rows is used to fit all rows. Raises ValueError
+    for fewer than FEWEST_ROWS rows. `head` is not changed.
     """
-    if len(states) < 2 * HELD_OUT:
-        raise ValueError(f"{len(states)} rows: at least {2 * HELD_OUT} are needed to refit a head")
+    if len(states) < FEWEST_ROWS:
+        raise ValueError(f"{len(states)} rows: at least {FEWEST_ROWS} are needed to refit a head")
     device = head.linear.weight.device
     with torch.no_grad():
         features = head.norm(torch.as_tensor(np.asarray(states, np.float32), device=device)).double().cpu().numpy()

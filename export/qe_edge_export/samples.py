@@ -24,7 +24,7 @@ from qe_edge.prompt import Prompt
 from qe_edge.scoring.graph import Graph, KeyValueShape, pad
 from qe_edge.tokens import PromptEncoder
 from qe_edge_train.batches import EncodedSet, encode
-from qe_edge_train.data import Example, load_examples
+from qe_edge_train.data import Example, load_examples, without
 from qe_edge_train.run import TOKENIZER_FILE, Run
 
 BATCH_SIZE = 16
@@ -37,7 +37,7 @@ class SampleSizes:
     calibration: int = 12
     """training rows whose activations are measured"""
     refit: int = 150
-    """other training rows, for the head"""
+    """training rows for the head"""
     gate: int = 100
     """dev rows whose scores are compared"""
 
@@ -62,10 +62,9 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes) -> Samples:
     seed = recipe.optimiser.seed
     dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed)
     train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed)
-    known = {(row.pair, row.source, row.translation) for row in dev}
-    by_pair = _shuffled([row for row in train if (row.pair, row.source, row.translation) not in known], seed)
+    by_pair = _shuffled(without(train, dev), seed)
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
-    refit = [row for rows in by_pair for row in rows[sizes.calibration :][: sizes.refit]]
+    refit = [row for rows in by_pair for row in rows[: sizes.refit]]
     gate = [row for rows in _shuffled(dev, seed) for row in rows[: sizes.gate]]
     encoder = PromptEncoder(
         Tokenizer.from_file(str(run.folder / TOKENIZER_FILE)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +77,11 @@ def write_bundle(folder: Path, model: ir.Model, tokenizer: Path, spec: BundleSpe
 def save_model(model: ir.Model, folder: Path) -> None:
     """Write `model.onnx` and, beside it, `model.onnx.data` with all tensors of more than 256 bytes.
 
-    The same graph gives the same bytes.
+    The same computation gives the same bytes, whatever the order and the names of its nodes: exporter and rewrites let
+    both depend on hashes, some of which differ from run to run. Inputs and outputs keep their names.
     """
     _forget(model)
+    _name_in_order(model.graph)
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = PRODUCER
     ir.save(model, folder / MODEL_FILE, external_data=WEIGHTS_FILE)
@@ -97,6 +100,45 @@ def compact_json(path: Path) -> str:
     """The same JSON without its white space: of a tokenizer, less than half the bytes."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _name_in_order(graph: ir.Graph) -> None:
+    """Order nodes and initializers by their first use, seen from the outputs, and name them by their place."""
+    ordered = _order_of_use(graph)
+    graph.remove(list(graph))
+    graph.extend(ordered)
+    constants: dict[ir.Value, str] = {}
+    for place, node in enumerate(ordered):
+        node.name = f"{node.op_type}_{place}"
+        for index, value in enumerate(node.outputs):
+            if not value.is_graph_output():
+                value.name = f"{node.name}.{index}"
+        for index, used in enumerate(node.inputs):
+            if used is not None and used.is_initializer():
+                constants.setdefault(used, f"{node.name}.input{index}")
+    graph.initializers.clear()
+    for value, name in constants.items():
+        value.name = name
+        graph.register_initializer(value)
+
+
+def _order_of_use(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes that the outputs need, each after those it reads, depth first along outputs and inputs."""
+    ordered: dict[ir.Node, None] = {}
+    pending = _producers(graph.outputs)
+    while pending:
+        missing = [node for node in _producers(pending[-1].inputs) if node not in ordered]
+        if missing:
+            pending += missing
+        else:
+            ordered.setdefault(pending.pop())
+    return list(ordered)
+
+
+def _producers(values: Sequence[ir.Value | None]) -> list[ir.Node]:
+    """The nodes that compute some values, the last one's first: the top of a stack is the first."""
+    nodes = [value.producer() for value in reversed(values) if value is not None]
+    return [node for node in nodes if node is not None]
 
 
 def _move(part: Path, folder: Path) -> None:

@@ -14,9 +14,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CPU_PRECISIONS = {"w8a8"}
+"""Precisions whose operator, MatMulIntegerToFloat, ONNX Runtime has for the CPU only."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,22 @@ Past = dict[str, NDArray[Any]]
 """Feeds of one prefix: name -> float32 [1, G, P, D]."""
 
 
-def pick_device(requested: str) -> str:
-    """ "cpu", "cuda", or for "auto" cuda where this ONNX Runtime offers it. Raises DeviceError for an absent GPU."""
+def pick_device(requested: str, precision: str) -> str:
+    """ "cpu", "cuda", or for "auto" cuda where ONNX Runtime offers it for this precision.
+
+    Raises DeviceError when cuda is requested and not offered, or when the precision runs on the CPU only.
+    """
     offered = ort.get_available_providers()
     if requested == "auto":
-        return "cuda" if PROVIDERS["cuda"] in offered else "cpu"
+        return "cuda" if PROVIDERS["cuda"] in offered and precision not in CPU_PRECISIONS else "cpu"
     if PROVIDERS[requested] not in offered:
         raise DeviceError(
             f"--device {requested}: this ONNX Runtime offers {', '.join(offered)}; "
             "install qe-edge[cuda] instead of qe-edge[cpu] on a machine with an NVIDIA GPU, or use --device cpu"
+        )
+    if requested == "cuda" and precision in CPU_PRECISIONS:
+        raise DeviceError(
+            f"--device cuda: {precision} bundles run on the CPU; use --device cpu, or export with --precision fp32"
         )
     return requested
 
@@ -58,8 +68,8 @@ def pick_device(requested: str) -> str:
 class Graph:
     """A graph with the inputs and outputs that `qe_edge.bundle.BundleSpec` describes, ready to run.
 
-    Raises BundleError when ONNX Runtime refuses the graph and DeviceError when the device cannot be used: there is no
-    silent change to another device.
+    Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, and DeviceError when the
+    device cannot be used: there is no silent change to another device.
     """
 
     def __init__(self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int | None = None) -> None:
@@ -68,14 +78,30 @@ class Graph:
         options.log_severity_level = 3
         provider = PROVIDERS[device]
         try:
-            self._session = ort.InferenceSession(str(model), options, providers=[provider])
+            # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
+            self._session = ort.InferenceSession(str(model), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a class per status code, all direct children of Exception
-            reason = str(error).strip().splitlines()[0]
-            raise BundleError(f"{model}: ONNX Runtime cannot load the graph: {reason}") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if device != "cpu":
+                raise _not_initialised(device, reason) from error
+            raise BundleError(f"{model}: ONNX Runtime cannot load the graph ({reason}); {REBUILD}") from error
         if self._session.get_providers()[0] != provider:
-            raise DeviceError(f"--device {device}: the device could not be initialised; use --device cpu")
+            raise _not_initialised(device, "no usable GPU, or CUDA and cuDNN are not installed")
         self.shape = shape
         self.device = device
+        self._check_inputs(model)
+
+    def _check_inputs(self, model: Path) -> None:
+        shape = self.shape
+        found = {node.name: node.shape for node in self._session.get_inputs()}
+        # The first dimension is 1 and the third, P, is free.
+        sizes = [found[name][1::2] for name in shape.inputs if name in found]
+        expected = [[shape.kv_heads, shape.head_dim]] * (2 * shape.blocks)
+        if found.keys() != {"tokens", "last", *shape.inputs} or sizes != expected:
+            raise BundleError(
+                f"{model}: the inputs are not those of {shape.blocks} blocks with {shape.kv_heads} key/value heads "
+                f"of size {shape.head_dim}, which the bundle records; {REBUILD}"
+            )
 
     def prefix(self, tokens: Sequence[int]) -> Past:
         """Keys and values of a prefix of P >= 1 token ids, computed by the graph itself with nothing before it."""
@@ -90,6 +116,25 @@ class Graph:
     ) -> list[NDArray[Any]]:
         """The named outputs for tokens [B, S], read at position `last` [B], after a prefix."""
         return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}))
+
+
+def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str, threads: int | None = None) -> Graph:
+    """A graph on the requested device, or for "auto" on a GPU where one can be used and else on the CPU.
+
+    Raises DeviceError when cuda is requested and cannot be used, and BundleError as `Graph` does.
+    """
+    device = pick_device(requested, precision)
+    try:
+        return Graph(model, shape, device, threads)
+    except DeviceError:
+        if requested != "auto":
+            raise
+        # The GPU build of ONNX Runtime offers CUDA on machines without a usable GPU, too.
+        return Graph(model, shape, "cpu", threads)
+
+
+def _not_initialised(device: str, reason: str) -> DeviceError:
+    return DeviceError(f"--device {device}: could not be initialised ({reason}); use --device cpu")
 
 
 def pad(bodies: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

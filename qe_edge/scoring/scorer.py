@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -13,12 +15,12 @@ from tokenizers import Tokenizer
 
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
-from qe_edge.errors import BundleError
-from qe_edge.languages import english_name
+from qe_edge.errors import BundleError, InputError
+from qe_edge.languages import english_name, resolve
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Score
 from qe_edge.scoring.batching import TOKEN_BUDGET, length_sorted_batches
-from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad, pick_device
+from qe_edge.scoring.graph import Graph, KeyValueShape, Past, open_graph, pad
 from qe_edge.scoring.screening import blocking_status, scored_status
 from qe_edge.tokens import Body, Pair, PromptEncoder
 
@@ -49,13 +51,13 @@ class Scorer:
     def load(cls, path: Path | str | None = None, *, device: Device = "auto", threads: int | None = None) -> Scorer:
         """Verify a bundle folder (None: the embedded bundle) and prepare it for scoring. Opens no connection.
 
-        device: "auto" takes a GPU where ONNX Runtime offers one; threads: CPU threads, None for all cores.
-        Raises BundleError for a bundle that is missing or damaged and DeviceError for a device that is absent.
+        device: "auto" takes a GPU where it can run the bundle; threads: CPU threads, None for all cores.
+        Raises BundleError for a bundle that is missing or damaged and DeviceError for a device that cannot run it.
         """
         bundle = open_bundle(EMBEDDED_BUNDLE if path is None else Path(path))
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
-        graph = Graph(bundle.model, shape, pick_device(device), threads)
+        graph = open_graph(bundle.model, shape, spec.precision, device, threads)
         try:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
         except Exception as error:  # the Rust library raises plain Exception
@@ -71,7 +73,7 @@ class Scorer:
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One Score per Row, in order. Reads ahead at most `WINDOW` rows; memory does not grow with the stream."""
-        stream = iter(rows)
+        stream = map(_with_codes, rows)
         while window := list(islice(stream, WINDOW)):
             yield from self._score_window(window)
 
@@ -123,6 +125,27 @@ class Scorer:
         if pair not in self._prefixes:
             self._prefixes[pair] = self._graph.prefix(self._encoder.fixed(pair).prefix)
         return self._prefixes[pair]
+
+
+def _with_codes(row: Row) -> Row:
+    """The row with its languages as codes; with a fault if one of them is unknown."""
+    if row.fault is not None:
+        return row
+    codes = _codes(row.source_language, row.target_language)
+    if codes is None:
+        return replace(row, fault=f"unknown language in {row.pair!r}")
+    if codes == (row.source_language, row.target_language):
+        return row
+    return replace(row, source_language=codes[0], target_language=codes[1])
+
+
+@lru_cache(maxsize=4096)
+def _codes(source_language: str, target_language: str) -> tuple[str, str] | None:
+    """Codes of both languages, or None: `resolve` remembers answers but not refusals, which take it long."""
+    try:
+        return resolve(source_language), resolve(target_language)
+    except InputError:
+        return None
 
 
 def _names(row: Row) -> Pair:

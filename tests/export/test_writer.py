@@ -106,6 +106,45 @@ def test_the_same_graph_gives_the_same_bytes(tmp_path: Path, tokenizer: Path) ->
     assert content(write(tmp_path / "a", tokenizer).folder) == content(write(tmp_path / "b", tokenizer).folder)
 
 
+def two_products(names: tuple[str, str], swapped: bool) -> ir.Model:
+    """y = x A - x B, with A [10, 10] of ones and B of twos; the products stand in either order."""
+    x = ir.Value(name="x", shape=ir.Shape(["batch", 10]), type=ir.TensorType(ir.DataType.FLOAT))
+    weights, products = [], []
+    for number, name in enumerate(names, start=1):
+        array = np.full((10, 10), number, np.float32)
+        kind = ir.TensorType(ir.DataType.FLOAT)
+        weights.append(
+            ir.Value(name=name, shape=ir.Shape([10, 10]), type=kind, const_value=ir.tensor(array, name=name))
+        )
+        products.append(ir.node("MatMul", [x, weights[-1]], outputs=[ir.Value(name=f"product of {name}")]))
+    y = ir.Value(name="y", shape=ir.Shape(["batch", 10]), type=ir.TensorType(ir.DataType.FLOAT))
+    difference = ir.node("Sub", [product.outputs[0] for product in products], outputs=[y])
+    if swapped:
+        products.reverse()
+        weights.reverse()
+    nodes = [*products, difference]
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=weights, opset_imports={"": 23}, name="main")
+    return ir.Model(graph, ir_version=10)
+
+
+def test_order_and_names_of_nodes_do_not_reach_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    save_model(two_products(("p", "q"), swapped=False), tmp_path / "a")
+    save_model(two_products(("val_7", "val_3"), swapped=True), tmp_path / "b")
+
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    graph = onnx.load(tmp_path / "a" / "model.onnx").graph
+    assert [(node.name, list(node.input)) for node in graph.node] == [
+        ("MatMul_0", ["x", "MatMul_0.input1"]),
+        ("MatMul_1", ["x", "MatMul_1.input1"]),
+        ("Sub_2", ["MatMul_0.0", "MatMul_1.0"]),
+    ]
+    assert [onnx.numpy_helper.to_array(weight)[0, 0] for weight in graph.initializer] == [1, 2]
+    assert graph.output[0].name == "y"
+
+
 def test_a_bundle_is_replaced_only_by_force(tmp_path: Path, tokenizer: Path) -> None:
     folder = tmp_path / "bundle"
     first = write(folder, tokenizer)

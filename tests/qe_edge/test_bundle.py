@@ -103,6 +103,62 @@ def test_a_damaged_bundle_is_refused_with_the_file_and_a_remedy(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("format_version", True, "int, not True"),
+        ("name", None, "str, not None"),
+        ("data", "MLQE-PE", "list[str], not 'MLQE-PE'"),
+        ("language_pairs", [["et", "en"]], "list[str], not [['et', 'en']]"),
+        ("taps", ["11"], "list[int], not ['11']"),
+        ("blocks_kept", "20", "int, not '20'"),
+        ("kv_heads", 3.0, "int, not 3.0"),
+        ("head_dim", True, "int, not True"),
+        ("prompt", 5, "str, not 5"),
+        ("bos", "<s>", "int | None, not '<s>'"),
+        ("token_limit", None, "int, not None"),
+        ("precision", ["w8a8"], "str, not ['w8a8']"),
+        ("gate", [], "dict[str, Any], not []"),
+        ("created_with", {"torch": 2}, "dict[str, str], not {'torch': 2}"),
+        ("files", dict.fromkeys(PAYLOAD), "dict[str, str], not {'model.onnx': None"),
+        ("files", list(PAYLOAD), "dict[str, str], not ["),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(folder: Path, field: str, value: object, expected: str) -> None:
+    edit(lambda content: content.update({field: value}))(folder)
+
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+
+    assert str(caught.value).startswith(f"{folder}/bundle.json: `{field}` must be {expected}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bos", [None, 1])
+def test_an_optional_token_may_be_there_or_not(folder: Path, bos: int | None) -> None:
+    edit(lambda content: content.update(bos=bos))(folder)
+
+    assert open_bundle(folder).spec.bos == bos
+
+
+@pytest.mark.parametrize("name", ["bundle.json", *PAYLOAD])
+def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        # Permissions would not keep the superuser out.
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+
+    assert str(caught.value).startswith(f"{folder}/{name}: cannot be read (Permission denied); check its permissions")
+
+
 def test_a_link_in_place_of_a_file_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "model.onnx"
     (folder / "model.onnx").rename(outside)

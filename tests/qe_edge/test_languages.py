@@ -29,6 +29,7 @@ from qe_edge.languages import english_name, parse_pair, resolve
         ("sinhala", "si"),
         ("Sinhalese", "si"),
         ("Serbo-Croatian", "sr"),
+        ("Norwegian (Bokmål)", "nb"),
         ("haw", "haw"),  # no two-letter code
         ("Hawaiian", "haw"),
     ],
@@ -42,6 +43,13 @@ def test_what_is_no_language_is_refused_with_its_value(text: str) -> None:
     with pytest.raises(InputError, match=r"unknown language") as caught:
         resolve(text)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["en-", "-en", "en_", "(en)", "en,", "en -", "e(n)", "Estonian,"])
+def test_stray_punctuation_does_not_make_another_language(text: str) -> None:
+    # Without its punctuation, `en-` would be the name of the language En (enc).
+    with pytest.raises(InputError, match=r"unknown language"):
+        resolve(text)
 
 
 def test_a_misspelt_name_is_refused_and_its_neighbour_named() -> None:
@@ -90,14 +98,18 @@ def test_pairs_are_split_before_regions_are_read(text: str, pair: tuple[str, str
     assert parse_pair(text) == pair
 
 
-@pytest.mark.parametrize("text", ["eten", "", "et", "et-en-de", "en-pt-br", "a:b:c", "et\ten"])
+@pytest.mark.parametrize(
+    "text", ["eten", "", "et", "et-en-de", "en-pt-br", "a:b:c", "et\ten", "et-en-", "-et-en", "et--en"]
+)
 def test_what_is_not_one_pair_is_refused_with_its_value(text: str) -> None:
     with pytest.raises(InputError, match="does not name one language pair") as caught:
         parse_pair(text)
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "value"), [("et-xx", "'xx'"), ("-en", "''"), ("Estonain-English", "'Estonain'")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("et-en,", "'en,'"), ("et-xx", "'xx'"), ("-en", "''"), ("Estonain-English", "'Estonain'")]
+)
 def test_a_pair_with_an_unknown_language_names_that_language(text: str, value: str) -> None:
     with pytest.raises(InputError, match=f"unknown language {value}"):
         parse_pair(text)

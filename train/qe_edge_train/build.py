@@ -72,8 +72,12 @@ def prompt_encoder(facts: BaseFacts, head: Head) -> PromptEncoder:
 
 
 def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedModel:
-    """The base's decoder as it is trained against: quantised or in its own type, cut above the tap, frozen."""
+    """The base's decoder as it is trained against: quantised or in its own type, cut above the tap, frozen.
+
+    Raises UsageError when its weights cannot be loaded.
+    """
     dtype = getattr(torch, base.dtype)
+    options: dict[str, object] = {}
     if base.quantisation == "nf4":
         four_bit = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -81,9 +85,13 @@ def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedMo
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        decoder = load_decoder(base.model, dtype, quantization_config=four_bit, device_map={"": device})
-    else:
-        decoder = load_decoder(base.model, dtype)
+        options = {"quantization_config": four_bit, "device_map": {"": device}}
+    try:
+        decoder = load_decoder(base.model, dtype, **options)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"base {base.model!r}: its weights cannot be loaded: {reason}; fetch it again") from None
+    if not options:
         decoder.to(device=device)
     decoder.requires_grad_(False)
     return cut_decoder(decoder, tap)

@@ -29,6 +29,11 @@ class Example:
     score: float
     """the number to learn"""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes two rows the same translation, whatever their scores."""
+        return self.pair, self.source, self.translation
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -61,9 +66,8 @@ def load_examples(
         kept = [example for example in read if example.source.strip() and example.translation.strip()]
         unique: list[Example] = []
         for example in kept:
-            key = (example.pair, example.source, example.translation)
-            if key not in seen:
-                seen.add(key)
+            if example.key not in seen:
+                seen.add(example.key)
                 unique.append(example)
         used = unique
         if 0 < file.rows < len(unique):
@@ -83,6 +87,12 @@ def load_examples(
     return examples, facts
 
 
+def without(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """The examples whose pair and texts are not among the others: training rows that are not dev rows."""
+    known = {other.key for other in others}
+    return [example for example in examples if example.key not in known]
+
+
 def facts_table(facts: Sequence[FileFacts]) -> list[dict[str, object]]:
     """File facts as JSON objects."""
     return [asdict(item) for item in facts]
@@ -92,6 +102,8 @@ def _read(path: Path, lp: str, column: str) -> tuple[list[Example], str]:
     names: dict[str, Pair] = {}
     examples: list[Example] = []
     with open_table(str(path), lp=lp or None) as table:
+        if table.assumed:  # a guess is good enough for scoring, not for training
+            raise InputError(f"{path}: no language pair is given; add lp to its table in the recipe, or a column lp")
         if column not in table.columns:
             raise InputError(f"{path}:1: no column `{column}`; columns are {', '.join(table.columns)}")
         at = list(table.columns).index(column)

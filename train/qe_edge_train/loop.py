@@ -8,22 +8,34 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import load_peft_weights, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.tensorboard import SummaryWriter
 
 from qe_edge.errors import InputError
+from qe_edge.metrics import Agreement
 from qe_edge_train.batches import EncodedSet, collate, plan_epoch
 from qe_edge_train.evaluate import dev_record, dev_sample, per_pair, predict
 from qe_edge_train.recipe import Optimiser as OptimiserOptions
 from qe_edge_train.recipe import Recipe, Target, recipe_table
-from qe_edge_train.run import CHECKPOINT_FILE, HISTORY_FILE, append_history, replace_file, save_best
+from qe_edge_train.run import (
+    ADAPTER_FOLDER,
+    CHECKPOINT_FILE,
+    HEAD_FILE,
+    HISTORY_FILE,
+    append_history,
+    replace_file,
+    save_best,
+)
 from qe_edge_train.tapped import RegressionHead, TappedRegressor
 
 Report = Callable[[str], None]
@@ -63,9 +75,11 @@ class Trainer:
         folder: Path,
         device: torch.device,
         report: Report,
+        data_hashes: list[str],
     ) -> None:
         self.recipe, self.model, self.train, self.dev = recipe, model, train, dev
         self.folder, self.device, self.report = folder, device, report
+        self.data_hashes = data_hashes
         options = recipe.optimiser
         self.weights = row_weights(train, recipe.target)
         set_scale(model.head, train, recipe.target)
@@ -83,8 +97,7 @@ class Trainer:
         self.evaluate_at = {round(len(self.plan) * (i + 1) / evaluations) for i in range(evaluations)}
 
     def run(self) -> Progress:
-        """Train to the end, resuming from `checkpoint.pt` when there is one."""
-        self._resume()
+        """Train to the end, from wherever `resume` left off."""
         started = saved = time.monotonic()
         before = self.progress.seconds
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
@@ -120,7 +133,7 @@ class Trainer:
             batch = collate(self.train, rows, self.device, options.share_prefix)
             human = torch.tensor([self.train.examples[i].score for i in rows], device=self.device)
             weight = self.weights[rows].to(self.device)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.base.dtype == "bfloat16"):
+            with self._precision():
                 past = self.model.prefix(batch.prefix) if options.share_prefix else None
                 scores, _ = self.model(batch.tokens, batch.last, past)
             error = (scores - human) / self.model.head.scale
@@ -139,11 +152,7 @@ class Trainer:
         return total, tokens
 
     def _evaluate(self, writer: SummaryWriter) -> None:
-        final = self.progress.step == len(self.plan)
-        limit = 0 if final else self.recipe.evaluation.rows_per_pair
-        rows = dev_sample(self.dev, limit, self.recipe.optimiser.seed)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.base.dtype == "bfloat16"):
-            result = per_pair(self.dev, rows, predict(self.model, self.dev, rows, self.device))
+        result = self._score(dev_sample(self.dev, self.recipe.evaluation.rows_per_pair, self.recipe.optimiser.seed))
         record = dev_record(result)
         mean = record["macro_spearman"]
         append_history(self.folder, {"step": self.progress.step, "dev": record})
@@ -152,9 +161,23 @@ class Trainer:
             writer.add_scalar(f"dev/spearman/{pair}", value.spearman, self.progress.step)
         pairs = "  ".join(f"{pair} {value.spearman:.3f}" for pair, value in result.items())
         self.report(f"dev at step {self.progress.step}: mean Spearman {mean:.4f}  ({pairs})")
-        if mean > self.progress.best or self.progress.best_step == 0:
+        if self.progress.best_step == 0 or mean > self.progress.best or math.isnan(self.progress.best):
             self.progress.best, self.progress.best_step = mean, self.progress.step
             save_best(self.folder, self.model.adapter(), self.model.head)
+
+    def _score(self, rows: list[int]) -> dict[str, Agreement]:
+        with self._precision():
+            return per_pair(self.dev, rows, predict(self.model, self.dev, rows, self.device))
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.base.dtype == "bfloat16")
+
+    def dev_of_best(self) -> dict[str, Any]:
+        """Dev metrics of the best checkpoint on all dev rows; its weights stay in the model."""
+        adapter = self.model.adapter()
+        set_peft_model_state_dict(adapter, load_peft_weights(str(self.folder / ADAPTER_FOLDER), device="cpu"))
+        self.model.head.load_state_dict(load_file(self.folder / HEAD_FILE))
+        return dev_record(self._score(list(range(len(self.dev.examples)))))
 
     def _progress_line(self) -> str:
         done = self.progress
@@ -162,23 +185,29 @@ class Trainer:
         left = sum(len(self.train.bodies[i]) for step in self.plan[done.step :] for rows in step for i in rows) / rate
         return (
             f"step {done.step}/{len(self.plan)}  loss {done.running_loss:.4f}  {rate:.0f} tokens/s  "
-            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            f"{timedelta(seconds=round(left))} left"
         )
 
     def _checkpoint(self) -> None:
         state = {
             "recipe": json.dumps(recipe_table(self.recipe)),
+            "data": self.data_hashes,
             "progress": vars(self.progress),
             "weights": [p.detach().cpu() for p in self.parameters],
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         replace_file(self.folder / CHECKPOINT_FILE, buffer.getvalue())
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Take up the checkpoint in the folder, if there is one; nothing is written before it is known to fit.
+
+        Raises InputError when it belongs to another recipe or to other data.
+        """
         path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             (self.folder / HISTORY_FILE).unlink(missing_ok=True)
@@ -188,12 +217,16 @@ class Trainer:
             raise InputError(
                 f"{path}: belongs to another recipe; give another -o, or delete {self.folder} to start again"
             )
+        if state["data"] != self.data_hashes:
+            raise InputError(f"{path}: the tables have changed since; delete {self.folder} to start again")
         with torch.no_grad():
             for parameter, saved in zip(self.parameters, state["weights"], strict=True):
                 parameter.copy_(saved)
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
         self.progress = Progress(**state["progress"])
         history = self.folder / HISTORY_FILE
         kept = [line for line in _lines(history) if json.loads(line)["step"] <= self.progress.step]

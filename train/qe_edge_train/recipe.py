@@ -110,7 +110,7 @@ class Evaluation:
     per_epoch: int = 4
     """evaluations per epoch, the last at its end"""
     rows_per_pair: int = 0
-    """dev rows per pair at evaluations before the last; 0: all"""
+    """dev rows per pair that choose the best checkpoint; 0: all. The best one is scored on all dev rows at the end"""
     checkpoint_minutes: float = 5.0
     """a run interrupted loses at most about this much"""
 
@@ -122,7 +122,7 @@ class DataFile:
     path: str = ""
     """path, relative to the data folder"""
     lp: str = ""
-    """language pair of all its rows, as et-en; empty: its columns say"""
+    """language pair of all its rows, as et-en; empty: its columns must say"""
     rows: int = 0
     """use a random sample of so many rows; 0: all"""
 
@@ -155,7 +155,9 @@ class Recipe:
             (self.lora.rank < 1, f"[lora] rank = {self.lora.rank}: must be at least 1"),
             (self.optimiser.epochs < 1, f"[optimiser] epochs = {self.optimiser.epochs}: must be at least 1"),
             (
-                self.optimiser.micro_batch_size < 1 or self.optimiser.batch_size % self.optimiser.micro_batch_size != 0,
+                self.optimiser.micro_batch_size < 1
+                or self.optimiser.batch_size < 1
+                or self.optimiser.batch_size % self.optimiser.micro_batch_size != 0,
                 f"[optimiser] batch_size = {self.optimiser.batch_size} is not a multiple of "
                 f"micro_batch_size = {self.optimiser.micro_batch_size}",
             ),
@@ -164,6 +166,15 @@ class Recipe:
             (
                 self.optimiser.gradient_checkpointing and self.optimiser.share_prefix,
                 "[optimiser] gradient_checkpointing = true needs share_prefix = false",
+            ),
+            (not 0 <= self.lora.dropout < 1, f"[lora] dropout = {self.lora.dropout}: 0 <= dropout < 1"),
+            (self.lora.alpha < 1, f"[lora] alpha = {self.lora.alpha}: must be at least 1"),
+            (self.optimiser.clip <= 0, f"[optimiser] clip = {self.optimiser.clip}: must be above 0"),
+            (self.target.loss_weight <= 0, f"[target] loss_weight = {self.target.loss_weight}: must be above 0"),
+            (any(file.rows < 0 for file in (*self.train, *self.dev)), "rows of a data table must not be negative"),
+            (
+                self.evaluation.rows_per_pair < 0 or self.evaluation.rows_per_pair == 1,
+                f"[evaluation] rows_per_pair = {self.evaluation.rows_per_pair}: 0 for all, or at least 2",
             ),
             (self.evaluation.per_epoch < 1, "[evaluation] per_epoch must be at least 1"),
         ]
@@ -180,6 +191,8 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: no such recipe file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; give the recipe file itself") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
     return parse_recipe(content, str(path))

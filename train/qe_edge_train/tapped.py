@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModel, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import logging as transformers_logging
 
 from qe_edge.errors import UsageError
 from qe_edge.taps import blocks_kept, keeps_final_norm
@@ -169,6 +170,7 @@ def _key_values(cache: DynamicCache) -> KeyValues:
 
 def load_decoder(base: str, dtype: torch.dtype, **options: object) -> PreTrainedModel:
     """The uncut decoder (no language-model head) of a hub id or a local folder."""
+    transformers_logging.disable_progress_bar()  # it would run into the lines that report progress
     decoder = AutoModel.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, **options)
     if not isinstance(decoder, PreTrainedModel):
         raise UsageError(f"{base}: not a decoder that transformers can load")

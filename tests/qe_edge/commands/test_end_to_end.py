@@ -45,7 +45,7 @@ def test_every_status_comes_out_with_its_row(tmp_path: Path, counting_bundle: Pa
         f"{tmp_path}/in.tsv:{line}" for line in (8, 9, 10)
     ]
     assert messages[-1].endswith(
-        ": 2 ok, 1 copied_source, 1 truncated, 1 unsupported_language, 1 empty_translation, 1 empty_source, 3 invalid"
+        ": 2 ok, 1 copied_source, 1 unsupported_language, 1 truncated, 1 empty_translation, 1 empty_source, 3 invalid"
     )
 
     run(f"{tmp_path}/in.tsv", *arguments, "-o", f"{tmp_path}/out.tsv")

@@ -131,6 +131,6 @@ def enforce(figures: Figures, bounds: Bounds, precision: str) -> None:
 
 
 def gate_record(figures: Figures, bounds: Bounds) -> dict[str, Any]:
-    """Figures and bounds as they stand in `bundle.json`: to 4 decimals, below which torch differs from run to run."""
+    """Figures, to 4 decimals, and bounds as they stand in `bundle.json`."""
     rounded = {name: round(value, DECIMALS) for name, value in asdict(figures).items()}
     return {**rounded, "bounds": asdict(bounds)}

@@ -39,6 +39,7 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(tiny_base: Path, 
         expected = whole(TOKENS, output_hidden_states=True).hidden_states[-tap]
         state, _ = cut.states(TOKENS, None)
 
+    assert isinstance(cut.decoder.layers, torch.nn.ModuleList)
     assert len(cut.decoder.layers) == 4 - tap + 1
     torch.testing.assert_close(state, expected, atol=2e-6, rtol=1e-5)
 

@@ -126,8 +126,6 @@ def test_a_finished_run_is_not_overwritten(recipe: Recipe, tables: Path, tmp_pat
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
-    from qe_edge_train import loop
-
     stopped = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, checkpoint_minutes=0.0))
 
     def stop(line: str) -> None:
@@ -136,7 +134,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tables: Path,
 
     with pytest.raises(KeyboardInterrupt):
         train_run(stopped, tmp_path / "run", tables, CPU, stop)
-    assert (tmp_path / "run" / loop.CHECKPOINT_FILE).exists()
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
     other = dataclasses.replace(stopped, lora=dataclasses.replace(recipe.lora, alpha=16))
     with pytest.raises(InputError, match="belongs to another recipe"):
         train_run(other, tmp_path / "run", tables, CPU, silent)

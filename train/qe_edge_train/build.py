@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from qe_edge.errors import InputError, UsageError
@@ -92,7 +93,7 @@ def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedMo
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"base {base.model!r}: its weights cannot be loaded: {reason}; fetch it again") from None
     if not options:
-        decoder.to(device=device)
+        nn.Module.to(decoder, device)
     decoder.requires_grad_(False)
     return cut_decoder(decoder, tap)
 

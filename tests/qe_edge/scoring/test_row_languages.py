@@ -41,7 +41,12 @@ def test_a_known_language_outside_the_training_data_is_scored_with_caution(score
 
 def test_an_unknown_language_is_looked_up_once(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("qe_edge.languages._nearest", lambda text: asked.append(text) or "")
+
+    def nearest(text: str) -> str:
+        asked.append(text)
+        return ""
+
+    monkeypatch.setattr("qe_edge.languages._nearest", nearest)
     scores = list(scorer.score(Row(f"Tere {i}", "Hello", "Syldavian", "en") for i in range(50)))
     assert {score.status for score in scores} == {Status.INVALID}
     assert asked == ["Syldavian"]

@@ -115,7 +115,7 @@ def test_a_base_that_is_gone_is_named(tiny_run: Callable[[str], Run], tmp_path: 
     base = replace(run.recipe.base, model=str(tmp_path / "gone"))
     moved = replace(run, recipe=replace(run.recipe, base=base))
 
-    with pytest.raises(UsageError, match=r"base '.*gone' of the run cannot be loaded: .*; put it back") as caught:
+    with pytest.raises(UsageError, match=r"base '.*gone': its weights cannot be loaded: .*, or say in ") as caught:
         merged_regressor(moved)
 
     assert "\n" not in str(caught.value)

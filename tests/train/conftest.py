@@ -29,7 +29,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,
-        intermediate_size=96,
+        intermediate_size=128,
         num_hidden_layers=4,
         num_attention_heads=8,
         num_key_value_heads=4,

@@ -40,7 +40,7 @@ def dev_lines(folder: Path) -> list[dict[str, float]]:
 
 
 def test_training_learns_and_writes_a_complete_run(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
-    longer = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=8))
+    longer = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=15, learning_rate=1e-2))
 
     run = train_run(longer, tmp_path / "run", tables, CPU, silent)
 

@@ -63,7 +63,7 @@ card: base  ## test figures of the trained model and of the bundle, for the mode
 	$(PYTHON) benchmarks/model_card.py --run $(RUN) --data $(DATA) -o docs/model-card-figures
 
 curve: base  ## dev curve over the taps of the frozen base
-	$(PYTHON) benchmarks/tap_curve.py --base $(BASE) --data $(DATA) -o docs/tap-curve.csv
+	$(PYTHON) benchmarks/tap_curve.py --base $(BASE) --data $(DATA) --train-rows 200 --dev-rows 150 -o docs/tap-curve.csv
 
 clean:  ## remove environments, builds and tool caches (weights in .cache and runs stay)
 	rm -rf $(DEV) $(LIGHT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,16 +5,12 @@ Legend: B rows, S tokens, K input channels, N output channels.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qe_edge_export.passes.linear import (
-    Linear,
-    add_constant,
     constant,
     last_axis,
-    linears_by_input,
     operand,
     replace_value,
 )
@@ -29,7 +25,7 @@ ROWWISE = {
 def simplify(model: ir.Model) -> None:
     """Share, shorten and tidy, in place: same inputs, same outputs, less to compute.
 
-    Layers that read one input stay apart: `fuse_linears` made a graph slower (docs/quantisation.md).
+    Layers that read one input stay apart: one product and a Split were slower (docs/quantisation.md).
     """
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     share_subexpressions(model)
@@ -45,41 +41,6 @@ def share_subexpressions(model: ir.Model) -> None:
 def remove_unused(model: ir.Model) -> None:
     """Drop nodes and initializers that no output depends on."""
     common.RemoveUnusedNodesPass()(model)
-
-
-def fuse_linears(model: ir.Model) -> None:
-    """One product instead of several over the same input (queries, keys and values; gate and up), then a Split.
-
-    A layer without a bias beside one that has a bias is given zeros. On a CPU the Split, which copies everything, cost
-    more than the larger product saved; kept for devices where launching a product is what costs.
-    """
-    for group in linears_by_input(model).values():
-        if len(group) > 1:
-            _fuse(model.graph, group)
-
-
-def _fuse(graph: ir.Graph, group: list[Linear]) -> None:
-    first = group[0].product
-    name = f"{first.outputs[0].name}.fused"
-    weight = add_constant(graph, f"{name}.weight", np.concatenate([linear.weight for linear in group], axis=1))
-    widths = [linear.weight.shape[1] for linear in group]
-    new = [ir.node("MatMul", [group[0].input, weight])]
-    biases = [linear.bias_values for linear in group]
-    if any(bias is not None for bias in biases):
-        filled = [np.zeros(n, np.float32) if bias is None else bias for bias, n in zip(biases, widths, strict=True)]
-        bias = add_constant(graph, f"{name}.bias", np.concatenate(filled))
-        new.append(ir.node("Add", [new[-1].outputs[0], bias]))
-    fused = new[-1].outputs[0]
-    shape = first.outputs[0].shape
-    fused.type = first.outputs[0].type
-    fused.shape = None if shape is None else ir.Shape([*shape.dims[:-1], sum(widths)])
-    sizes = add_constant(graph, f"{name}.sizes", np.array(widths, np.int64))
-    new.append(ir.node("Split", [fused, sizes], {"axis": -1}, num_outputs=len(group)))
-    graph.insert_before(first, new)
-    for linear, piece in zip(group, new[-1].outputs, strict=True):
-        replace_value(linear.output, piece)
-    for linear in group:
-        graph.remove([node for node in (linear.bias, linear.product) if node is not None], safe=True)
 
 
 def read_last_position_early(model: ir.Model) -> None:

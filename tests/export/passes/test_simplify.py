@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from qe_edge_export.passes import simplify
 from qe_edge_export.passes.linear import linears
 from qe_edge_export.passes.simplify import (
-    fuse_linears,
     read_last_position_early,
     remove_unused,
     share_subexpressions,
@@ -36,9 +35,7 @@ def assert_same(before: Outputs, after: Outputs) -> None:
         np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "rewrite", [simplify, share_subexpressions, remove_unused, fuse_linears, read_last_position_early]
-)
+@pytest.mark.parametrize("rewrite", [simplify, share_subexpressions, remove_unused, read_last_position_early])
 def test_no_pass_changes_an_output_of_any_family(
     rewrite: Callable[[ir.Model], None], family: ir.Model, run: Run, cases: list[Feeds]
 ) -> None:
@@ -59,39 +56,6 @@ def test_cosines_and_sines_are_computed_once(decoder: Decoders) -> None:
     assert counts(model)["Cos"] == 4  # queries and keys of two blocks
     share_subexpressions(model)
     assert counts(model)["Cos"] == counts(model)["Sin"] == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "widths"),
-    [
-        # queries 32, keys 16, values 16; gate 48, up 48; the other two are attention output and down
-        ("llama", [64, 32, 96, 32] * 2),
-        ("qwen2", [64, 32, 96, 32] * 2),
-        # there already
-        ("phi3", [64, 32, 96, 32] * 2),
-        # all five read the one norm
-        ("cohere", [160, 32, 32] * 2),
-    ],
-)
-def test_products_of_one_input_become_one(decoder: Decoders, name: str, widths: list[int]) -> None:
-    model = decoder(name)
-    fuse_linears(model)
-    assert [linear.weight.shape[1] for linear in linears(model)] == widths
-
-
-def test_biases_are_fused_too_and_missing_ones_are_zero(decoder: Decoders) -> None:
-    model = decoder("qwen2")
-    parts = linears(model)[:3]  # queries, keys, values
-    biases = [part.bias_values for part in parts]
-    assert parts[2].bias is not None
-    parts[2].bias.outputs[0].replace_all_uses_with(parts[2].product.outputs[0])  # values without a bias
-    remove_unused(model)
-    fuse_linears(model)
-    fused = linears(model)[0].bias_values
-    assert fused is not None
-    assert biases[0] is not None
-    assert biases[1] is not None
-    np.testing.assert_array_equal(fused, np.concatenate([biases[0], biases[1], np.zeros(16)]))
 
 
 def test_the_last_block_is_computed_at_the_last_position_only(decoder: Decoders) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ from transformers import (
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
-from qe_edge_export.samples import opened
+from qe_edge_export.passes import quantise_w8a8, simplify
+from qe_edge_export.samples import CalibrationRows, PairRows, opened
 from qe_edge_train.tapped import FAMILIES, HeadOptions, RegressionHead, TappedRegressor, attention_limit, cut_decoder
 
 WholeDecoder = Callable[[str, str], PreTrainedModel]
@@ -96,6 +98,25 @@ def test_the_graph_scores_as_the_module_does(exported: Exported, batch: int, len
 
     assert scores.shape == (batch,)
     assert np.abs(scores - expected.numpy()).max() < 1e-4 * SCALE
+
+
+def test_every_family_keeps_its_scores_when_quantised(exported: Exported) -> None:
+    bodies = [ids(5 + n % 4, seed=n).tolist() for n in range(24)]
+    prefix = ids(6).tolist()
+    rows = CalibrationRows((PairRows(prefix, bodies),), exported.shape)
+    quantised = exported.onnx.clone()
+
+    simplify(quantised)
+    quantise_w8a8(quantised, rows, embedding_bits=8)
+
+    with opened(quantised, exported.shape) as graph:
+        scores = rows.scores(graph)
+    expected = rows.scores(exported.graph)
+    operators = Counter(node.op_type for node in quantised.graph)
+    assert operators["MatMulIntegerToFloat"] > 0
+    assert operators["MatMul"] == 0
+    error = np.abs(scores - expected).mean() / expected.std()
+    assert 0 < error < 0.1
 
 
 def test_a_prefix_and_its_bodies_score_as_whole_prompts(exported: Exported) -> None:

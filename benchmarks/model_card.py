@@ -31,7 +31,7 @@ from qe_edge_train.run import open_run
 
 def bundle_scores(scorer: Scorer, data: EncodedSet) -> FloatArray:
     """Scores of the bundle, in row order."""
-    rows = [Row(e.source, e.translation, *parse_pair(e.pair)) for e in data.examples]
+    rows = [Row(e.texts, *parse_pair(e.pair)) for e in data.examples]
     return np.array([score.value for score in scorer.score(rows)], np.float64)
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     bundle_columns: dict[str, tuple[FloatArray, FloatArray]] = {}
     for pair in run.facts.language_pairs:
         file = DataFile(f"test20.{pair.replace('-', '')}.df.short.tsv", pair)
-        examples, _ = load_examples([file], run.recipe.target.column, arguments.data, seed=1)
+        examples, _ = load_examples([file], run.recipe.target.column, arguments.data, 1, encoder.prompt)
         data = encode(examples, encoder)
         human = np.array([example.score for example in examples])
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from qe_edge.languages import english_name, parse_pair
-from qe_edge.prompt import Prompt
+from qe_edge.prompt import ALOPE_PROMPT
 from qe_edge.table.table import open_table
 from qe_edge.tokens import PromptEncoder
 
@@ -31,11 +31,11 @@ BATCH = 16
 
 def prompts(file: Path, lp: str, base: Path) -> list[list[int]]:
     """Token ids of every row's whole prompt, sorted by length."""
-    encoder = PromptEncoder(Tokenizer.from_file(str(base / "tokenizer.json")), Prompt(), 1, 1024)
+    encoder = PromptEncoder(Tokenizer.from_file(str(base / "tokenizer.json")), ALOPE_PROMPT, 1, 1024)
     source, target = map(english_name, parse_pair(lp))
     with open_table(str(file), lp=lp) as table:
         rows = [item.row for item in table.items]
-    bodies = encoder.bodies([((source, target), row.source, row.translation) for row in rows])
+    bodies = encoder.bodies([((source, target), row.texts) for row in rows])
     prefix = encoder.fixed((source, target)).prefix
     return sorted((prefix + body.ids for body in bodies), key=len)
 

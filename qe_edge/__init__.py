@@ -1,8 +1,8 @@
-"""qe-edge: translation quality estimation on small machines, offline.
+"""qe-edge: translation quality estimation, and other regression on text, on small machines, offline.
 
 from qe_edge import Row, Scorer
 
-for score in Scorer.load().score([Row("Tere, maailm!", "Hello, world!", "et", "en")]):
+for score in Scorer.load().score([Row.translation("Tere, maailm!", "Hello, world!", "et", "en")]):
     print(score.value, score.status)
 """
 

@@ -14,7 +14,8 @@ from reprlib import repr as shortened
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from qe_edge.errors import BundleError
+from qe_edge.errors import BundleError, InputError
+from qe_edge.prompt import Prompt
 
 FORMAT_VERSION = 1
 SPEC_FILE = "bundle.json"
@@ -65,13 +66,13 @@ class BundleSpec:
     head_dim: int
     """size of an attention head"""
     prompt: str
-    """template with {sl}, {tl}, {src}, {mt}"""
+    """template: a text field for each column that is read ({src} and {mt} for translations), perhaps {sl} and {tl}"""
     bos: int | None
     """token id before every prompt, or none"""
     token_limit: int
     """most tokens of a prompt, prefix included; longer texts are shortened"""
     language_pairs: list[str]
-    """pairs trained on, as et-en"""
+    """pairs trained on, as et-en; none where the prompt names no language"""
     score_scale: str
     """what the number means, e.g. DA 0-100"""
     precision: str
@@ -99,6 +100,11 @@ class Bundle:
     spec: BundleSpec
     digest: str
     """first 12 hex digits of the sha256 of bundle.json, which holds the hashes of all other files"""
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt that was trained, which also says what a row is."""
+        return Prompt(self.spec.prompt)
 
     @property
     def model(self) -> Path:
@@ -177,6 +183,10 @@ def _parse_spec(raw: bytes, path: Path) -> BundleSpec:
         raise BundleError(f"{path}: `files` must name exactly {', '.join(PAYLOAD)}; {REBUILD}")
     if content["precision"] not in PRECISIONS:
         raise BundleError(f"{path}: unknown precision {content['precision']!r}, known: {', '.join(PRECISIONS)}")
+    try:
+        Prompt(content["prompt"])
+    except InputError as error:
+        raise BundleError(f"{path}: `prompt`: {error}; {REBUILD}") from None
     return BundleSpec(**content)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qe_edge import __version__
+from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
 from qe_edge.errors import QeEdgeError
@@ -30,6 +31,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_options)
     app.command()(score)
+    app.command("eval")(evaluate)
     app.command()(inspect)
     for entry in entry_points(group=COMMANDS_GROUP):
         try:

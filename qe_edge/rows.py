@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class Status(StrEnum):
@@ -12,11 +13,13 @@ class Status(StrEnum):
     INVALID = "invalid"
     """the row could not be read or its language is unknown; no score"""
     EMPTY_SOURCE = "empty_source"
-    """the source is empty or white space; no score"""
+    """the source of a translation is empty or white space; no score"""
     EMPTY_TRANSLATION = "empty_translation"
     """the translation is empty or white space; no score"""
+    EMPTY_TEXT = "empty_text"
+    """one of the texts is empty or white space, in a bundle that does not score translations; no score"""
     TRUNCATED = "truncated"
-    """source and translation were shortened together to fit the token limit; scored on what was kept"""
+    """the texts were shortened together to fit the token limit; scored on what was kept"""
     UNSUPPORTED_LANGUAGE = "unsupported_language"
     """the bundle was not trained on this language pair; scored, with caution"""
     COPIED_SOURCE = "copied_source"
@@ -27,18 +30,22 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One translation to be scored.
+    """What is scored as one: the texts that the bundle's prompt asks for, in its order.
 
-    source, translation: texts; source_language, target_language: any spelling that `qe_edge.languages.resolve`
-    accepts, such as et, est or Estonian. fault: why the row could not be read, or None. A row with a fault or an
-    unknown language is not scored and comes out as `invalid`.
+    source_language, target_language: any spelling that `qe_edge.languages.resolve` accepts, such as et, est or
+    Estonian; they play no part where the prompt names no language. fault: why the row could not be read, or None. A row
+    with a fault or an unknown language is not scored and comes out as `invalid`.
     """
 
-    source: str
-    translation: str
-    source_language: str
-    target_language: str
+    texts: tuple[str, ...]
+    source_language: str = ""
+    target_language: str = ""
     fault: str | None = None
+
+    @classmethod
+    def translation(cls, source: str, translation: str, source_language: str, target_language: str) -> Self:
+        """A source and its translation."""
+        return cls((source, translation), source_language, target_language)
 
     @property
     def pair(self) -> str:

@@ -12,7 +12,7 @@ from qe_edge.errors import UsageError
 from qe_edge.prompt import Prompt, shorten
 
 Pair = tuple[str, str]
-"""English names of source and target language, as they stand in the prompt."""
+"""English names of source and target language, as they stand in the prompt; two empty ones where it names none."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class PromptTokens:
     """The ids of a prompt's fixed parts for one language pair."""
 
     prefix: list[int]
-    middle: list[int]
-    end: list[int]
+    """before the first text, BOS included; may be empty"""
+    glue: list[list[int]]
+    """after each text; may be empty"""
 
 
 class PromptEncoder:
@@ -44,8 +45,8 @@ class PromptEncoder:
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self._prompt = prompt
         self._bos = bos
+        self.prompt = prompt
         self.token_limit = token_limit
         self._fixed: dict[Pair, PromptTokens] = {}
 
@@ -57,30 +58,43 @@ class PromptEncoder:
     def fixed(self, pair: Pair) -> PromptTokens:
         """The prefix (with BOS) and glue of a language pair; raises UsageError when they leave no room for text."""
         if pair not in self._fixed:
-            middle, end = self._prompt.glue(*pair)
-            texts = [self._prompt.prefix(*pair), middle, end]
-            prefix_ids, middle_ids, end_ids = self._encode(texts)
+            prefix, *glue = self._encode([self.prompt.prefix(*pair), *self.prompt.glue(*pair)])
             start = [] if self._bos is None else [self._bos]
-            fixed = PromptTokens(start + prefix_ids, middle_ids, end_ids)
-            if self._room(fixed) < 2:
+            fixed = PromptTokens(start + prefix, glue)
+            if self._room(fixed) < len(self.prompt.fields):
                 raise UsageError(f"token limit {self.token_limit} leaves no room for text after the prompt")
             self._fixed[pair] = fixed
         return self._fixed[pair]
 
-    def bodies(self, rows: Sequence[tuple[Pair, str, str]]) -> list[Body]:
-        """Bodies of rows `(pair, source, translation)`, tokenised in one call; long texts are shortened together."""
-        texts = [text for _, source, translation in rows for text in (source, translation)]
-        ids = self._encode(texts)
-        return [self._body(self.fixed(pair), ids[2 * i], ids[2 * i + 1]) for i, (pair, _, _) in enumerate(rows)]
+    def bodies(self, rows: Sequence[tuple[Pair, tuple[str, ...]]]) -> list[Body]:
+        """Bodies of rows, tokenised in one call. A row is its languages and a text for every field of the prompt.
+
+        Texts that are too long for the token limit are shortened together. Raises UsageError for another number of
+        texts than the prompt has.
+        """
+        fields = self.prompt.fields
+        for _, texts in rows:
+            if len(texts) != len(fields):
+                raise UsageError(
+                    f"a row with {len(texts)} texts where the prompt reads {len(fields)}: {', '.join(fields)}; "
+                    "give a tuple with a text for each"
+                )
+        ids = self._encode([text for _, texts in rows for text in texts])
+        starts = range(0, len(ids), len(fields))
+        return [
+            self._body(self.fixed(pair), ids[start : start + len(fields)])
+            for (pair, _), start in zip(rows, starts, strict=True)
+        ]
 
     def _room(self, fixed: PromptTokens) -> int:
-        return self.token_limit - len(fixed.prefix) - len(fixed.middle) - len(fixed.end)
+        return self.token_limit - len(fixed.prefix) - sum(map(len, fixed.glue))
 
-    def _body(self, fixed: PromptTokens, source: list[int], translation: list[int]) -> Body:
-        keep_source, keep_translation = shorten(len(source), len(translation), self._room(fixed))
-        truncated = keep_source < len(source) or keep_translation < len(translation)
-        ids = source[:keep_source] + fixed.middle + translation[:keep_translation] + fixed.end
-        return Body(ids, truncated)
+    def _body(self, fixed: PromptTokens, texts: Sequence[list[int]]) -> Body:
+        kept = shorten([len(text) for text in texts], self._room(fixed))
+        ids: list[int] = []
+        for text, keep, glue in zip(texts, kept, fixed.glue, strict=True):
+            ids += text[:keep] + glue
+        return Body(ids, any(keep < len(text) for text, keep in zip(texts, kept, strict=True)))
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

@@ -27,6 +27,13 @@ def export(
         Path | None,
         typer.Option(metavar="DIR", help="Where the recipe's tables are; where the training found them if not given."),
     ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Insist that the adapter becomes part of the weights. LoRA always does; routed experts cannot.",
+        ),
+    ] = False,
 ) -> None:
     """Turn a training run into a bundle that scores without torch.
 
@@ -37,7 +44,7 @@ def export(
     require("cpu", "onnxruntime")
     from qe_edge_export.export import export_run
 
-    bundle = export_run(run, output, precision, force, _say, data)
+    bundle = export_run(run, output, precision, force, _say, data, merge=merge)
     size = bundle.size / (1 << 20)
     _say(f"{bundle.folder}: {bundle.spec.name}@{bundle.digest}, {bundle.spec.precision}, {size:.1f} MiB")
 

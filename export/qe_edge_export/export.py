@@ -15,21 +15,20 @@ from qe_edge.metrics import FloatArray
 from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.gate import BOUNDS, Figures, enforce, gate_record, measure
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
-from qe_edge_export.merge import merged_regressor
+from qe_edge_export.merge import check_mergeable, merged_regressor
 from qe_edge_export.passes import most_frequent, quantise_w8a8, simplify
 from qe_edge_export.refit import FEWEST_ROWS, refit_head
 from qe_edge_export.samples import CalibrationRows, Samples, SampleSizes, load_samples, opened
 from qe_edge_export.writer import check_target, write_bundle
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.evaluate import predict
+from qe_edge_train.heads import RegressionHead
 from qe_edge_train.run import TOKENIZER_FILE, Run, open_run
-from qe_edge_train.tapped import RegressionHead, TappedRegressor
+from qe_edge_train.tapped import TappedRegressor
 
 Report = Callable[[str], None]
 """Called with one line of progress at a time."""
 PACKAGES = ("qe-edge", "torch", "transformers", "peft", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
-SCORE_SCALE = "DA 0-100"
-STRATEGY = "single"
 
 
 def export_run(
@@ -40,11 +39,13 @@ def export_run(
     report: Report,
     data_folder: Path | None = None,
     sizes: SampleSizes | None = None,
+    merge: bool = False,
 ) -> Bundle:
     """Export a finished run as a bundle at `out`.
 
-    data_folder: where the recipe's tables are now, if not where the run found them; sizes: rows to measure on.
-    Raises UsageError for an unknown precision or an unsupported decoder, InputError when run or tables cannot be read,
+    data_folder: where the recipe's tables are now, if not where the run found them; sizes: rows to measure on; merge:
+    insist on an adapter that can be merged (one that can always is). Raises UsageError for an unknown precision, an
+    unsupported decoder or an adapter that cannot be merged, InputError when run or tables cannot be read,
     OutputError when `out` may not be written, and GateError when the scores are not the trained model's: then nothing
     is written.
     """
@@ -52,8 +53,10 @@ def export_run(
         raise UsageError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     check_target(out, force)
     run = open_run(run_folder)
+    if merge:
+        check_mergeable(run)
     samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes or SampleSizes())
-    report(f"merging the adapter into {base_name(run)}")
+    report(f"loading {base_name(run)} with its adapter")
     model = merged_regressor(run)
     report(f"scoring {len(samples.gate.examples)} dev rows with the trained model")
     trained = _predict(model, samples.gate)
@@ -88,8 +91,8 @@ def bundle_spec(run: Run, precision: str, shape: KeyValueShape, figures: Figures
         base_family=facts.family,
         licence=recipe.base.licence,
         data=[recipe.data_name] if recipe.data_name else tables,
-        strategy=STRATEGY,
-        taps=[recipe.head.tap],
+        strategy=recipe.head.strategy,
+        taps=list(recipe.head.taps),
         blocks_kept=facts.blocks_kept,
         blocks_total=facts.blocks_total,
         kv_heads=shape.kv_heads,
@@ -98,7 +101,7 @@ def bundle_spec(run: Run, precision: str, shape: KeyValueShape, figures: Figures
         bos=facts.bos,
         token_limit=recipe.head.token_limit,
         language_pairs=facts.language_pairs,
-        score_scale=SCORE_SCALE,
+        score_scale=recipe.target.scale,
         precision=precision,
         gate=gate_record(figures, BOUNDS[precision]),
         metrics=facts.dev,

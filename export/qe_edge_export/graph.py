@@ -18,7 +18,11 @@ from transformers import PreTrainedModel
 
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_train.tapped import FAMILIES, KeyValues, RegressionHead, TappedRegressor
+from qe_edge_export.passes.linear import FLOAT, as_linear
+from qe_edge_train.adapters.experts import PARTS
+from qe_edge_train.decoder import FAMILIES
+from qe_edge_train.heads import Mix, RegressionHead
+from qe_edge_train.tapped import KeyValues, TappedRegressor
 
 OPSET = 23
 """The first with Attention, RMSNormalization and RotaryEmbedding."""
@@ -28,22 +32,29 @@ MOVING_POSITIONS = ("dynamic", "longrope")
 """Rotary position types whose frequencies change with the length of the prompt: a graph cannot hold them."""
 
 
-class _LastState(nn.Module):
+STATE = "state_"
+"""Begins the names of the outputs that hold tapped states, one a tap, in the order of the head's taps."""
+ORIGIN = "pkg.torch.onnx.fx_node"
+"""Metadata in which torch's exporter keeps the operation that a node comes from, its parameters by their names."""
+
+
+class _LastStates(nn.Module):
     """What is exported: the tapped regressor without its head."""
 
     def __init__(self, model: TappedRegressor) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, last: Tensor, past: KeyValues) -> tuple[Tensor, KeyValues]:
-        return self.model.last_state(tokens, last, past)
+    def forward(self, tokens: Tensor, last: Tensor, past: KeyValues) -> tuple[list[Tensor], KeyValues]:
+        return self.model.last_states(tokens, last, past)
 
 
 def export_states(model: TappedRegressor) -> ir.Model:
-    """The graph of a merged float32 model on the CPU, up to the tapped state.
+    """The graph of a merged float32 model on the CPU, up to the tapped states.
 
-    Inputs `tokens` int64 [B, S], `last` int64 [B], `past_key_i`, `past_value_i` float32 [1, G, P, D]; outputs `state`
-    float32 [B, H], `present_key_i`, `present_value_i` float32 [B, G, P + S, D]. B, S and P are free, P = 0 included.
+    Inputs `tokens` int64 [B, S], `last` int64 [B], `past_key_i`, `past_value_i` float32 [1, G, P, D]; outputs `state_j`
+    float32 [B, H] for every tap, `present_key_i`, `present_value_i` float32 [B, G, P + S, D]. B, S and P are free,
+    P = 0 included.
 
     Raises UsageError for a decoder family that is not supported and for rotary positions that change with the length.
     """
@@ -55,17 +66,18 @@ def export_states(model: TappedRegressor) -> ir.Model:
     free = torch.export.Dim.DYNAMIC
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            _LastState(model).eval(),
+            _LastStates(model).eval(),
             example,
             dynamo=True,
             opset_version=OPSET,
             verbose=False,
             input_names=["tokens", "last", *shape.inputs],
-            output_names=["state", *shape.outputs],
+            output_names=[*(f"{STATE}{j}" for j in range(len(model.layers))), *shape.outputs],
             dynamic_shapes=({0: free, 1: free}, {0: free}, [({2: free}, {2: free}) for _ in past]),
         )
     assert program is not None, "the dynamo exporter returns a program when it is given no file"
     _name_sizes(program)
+    _mark_experts(program.model)
     return program.model
 
 
@@ -79,29 +91,51 @@ def key_value_shape(model: ir.Model) -> KeyValueShape:
     return KeyValueShape(len(keys), heads, size)
 
 
-def attach_head(model: ir.Model, head: RegressionHead) -> None:
-    """Replace the output `state` [B, H] by `score` float32 [B] on the head's score scale, in place.
+def state_outputs(model: ir.Model) -> list[ir.Value]:
+    """The outputs of a graph that hold tapped states, in the order of the taps."""
+    return [value for value in model.graph.outputs if str(value.name).startswith(STATE)]
 
-    The head's linear map and its scale and shift are one affine map: scale * (w n + b) + shift, n the (normed) state.
+
+def attach_head(model: ir.Model, head: RegressionHead) -> None:
+    """Replace the outputs `state_j` [B, H] by `score` float32 [B] on the head's score scale, in place.
+
+    All linear maps and the head's scale and shift are one affine map of what the maps read: the score is
+    scale * (sum_m w_m n_m + b) + shift, n_m the (mixed, normed) states.
     """
     graph = model.graph
-    state = graph.outputs[0]
-    assert state.name == "state", f"the first output is {state.name!r}"
-    value = state
-    if isinstance(head.norm, nn.LayerNorm):
-        weight = _constant(graph, "head.norm.weight", head.norm.weight)
-        bias = _constant(graph, "head.norm.bias", head.norm.bias)
-        value = _append(graph, "LayerNormalization", [value, weight, bias], "head.normed", epsilon=head.norm.eps)
-    offset = head.shift if head.linear.bias is None else head.linear.bias * head.scale + head.shift
-    weight = _constant(graph, "head.weight", head.linear.weight.T * head.scale)  # [H, 1]
-    value = _append(graph, "MatMul", [value, weight], "head.product")  # [B, 1]
-    value = _append(graph, "Add", [value, _constant(graph, "head.offset", offset.reshape(1))], "head.column")
+    states = state_outputs(model)
+    assert len(states) == len(head.options.offsets), f"{len(states)} states for {len(head.options.offsets)} taps"
+    parts = states if head.mix is None else [_mixed(graph, states, head.mix)]
+    weights, bias = head.readout()
+    total: ir.Value | None = None
+    for number, (part, norm, weight) in enumerate(zip(parts, head.norms, weights, strict=True)):
+        column = _constant(graph, f"head.weight_{number}", weight[:, None] * head.scale)  # [H, 1]
+        product = _append(graph, "MatMul", [_normed(graph, part, norm, number), column], f"head.product_{number}")
+        total = product if total is None else _append(graph, "Add", [total, product], f"head.sum_{number}")  # [B, 1]
+    assert total is not None
+    offset = head.shift if bias is None else bias * head.scale + head.shift
+    total = _append(graph, "Add", [total, _constant(graph, "head.offset", offset.reshape(1))], "head.column")
     last_axis = ir.tensor(np.array([-1], np.int64), name="head.axis")
     axis = ir.Value(name="head.axis", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64), const_value=last_axis)
     graph.register_initializer(axis)
-    score = _append(graph, "Squeeze", [value, axis], "score")
+    score = _append(graph, "Squeeze", [total, axis], "score")
     score.shape, score.type = ir.Shape([BATCH]), ir.TensorType(ir.DataType.FLOAT)
-    graph.outputs[0] = score
+    graph.outputs[:] = [score, *(value for value in graph.outputs if value not in states)]
+
+
+def _mixed(graph: ir.Graph, states: list[ir.Value], mix: Mix) -> ir.Value:
+    """The weighting of states [B, H] that strategy dynamic has learnt, [B, H]."""
+    joined = _append(graph, "Concat", states, "head.states", axis=-1)  # [B, K * H]
+    return _append(graph, "MatMul", [joined, _constant(graph, "head.mix", mix.matrix())], "head.mixed")
+
+
+def _normed(graph: ir.Graph, state: ir.Value, norm: nn.Module, number: int) -> ir.Value:
+    """A state [B, H] after the LayerNorm that the head has for it, if it has one."""
+    if not isinstance(norm, nn.LayerNorm):
+        return state
+    weight = _constant(graph, f"head.norm_{number}.weight", norm.weight)
+    bias = _constant(graph, f"head.norm_{number}.bias", norm.bias)
+    return _append(graph, "LayerNormalization", [state, weight, bias], f"head.normed_{number}", epsilon=norm.eps)
 
 
 def _check(model: TappedRegressor) -> KeyValueShape:
@@ -134,9 +168,18 @@ def _name_sizes(program: torch.onnx.ONNXProgram) -> None:
             if isinstance(size, ir.SymbolicDim) and name is not None:
                 names[size] = name
     program.rename_axes(names)
-    for value in graph.outputs[1:]:
+    for value in graph.outputs[len(state_outputs(program.model)) :]:
         assert value.shape is not None
         value.shape = ir.Shape([BATCH, value.shape[1], TOTAL, value.shape[3]])
+
+
+def _mark_experts(model: ir.Model) -> None:
+    """Mark the products of routers and experts, which stay in float32: a router that is off by a little sends a token to
+    other experts, and experts are small."""
+    for node in model.graph:
+        origin = node.metadata_props.get(ORIGIN, "")
+        if as_linear(node) is not None and any(f"_{part}_weight" in origin for part in PARTS):
+            node.metadata_props[FLOAT] = ""
 
 
 def _sizes(name: str) -> tuple[str | None, ...]:
@@ -157,7 +200,7 @@ def _constant(graph: ir.Graph, name: str, tensor: Tensor) -> ir.Value:
     return value
 
 
-def _append(graph: ir.Graph, operator: str, inputs: list[ir.Value], output: str, **attributes: float) -> ir.Value:
+def _append(graph: ir.Graph, operator: str, inputs: list[ir.Value], output: str, **attributes: float | int) -> ir.Value:
     node = ir.node(operator, inputs, attributes, outputs=[ir.Value(name=output)], name=output)
     graph.append(node)
     return node.outputs[0]

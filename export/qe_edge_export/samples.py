@@ -23,6 +23,7 @@ from qe_edge.errors import InputError
 from qe_edge.prompt import Prompt
 from qe_edge.scoring.graph import Graph, KeyValueShape, pad
 from qe_edge.tokens import PromptEncoder
+from qe_edge_export.graph import state_outputs
 from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.data import Example, load_examples, without
 from qe_edge_train.run import TOKENIZER_FILE, Run
@@ -60,15 +61,16 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes) -> Samples:
     if not data_folder.is_dir():
         raise InputError(f"{data_folder}: no such data folder (the one of the run); say where it is now with --data")
     seed = recipe.optimiser.seed
-    dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed)
-    train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed)
+    prompt = Prompt(recipe.head.prompt)
+    dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed, prompt)
+    train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed, prompt)
     by_pair = _shuffled(without(train, dev), seed)
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
     refit = [row for rows in by_pair for row in rows[: sizes.refit]]
     gate = [row for rows in _shuffled(dev, seed) for row in rows[: sizes.gate]]
     encoder = PromptEncoder(
         Tokenizer.from_file(str(run.folder / TOKENIZER_FILE)),
-        Prompt(recipe.head.prompt),
+        prompt,
         run.facts.bos,
         recipe.head.token_limit,
     )
@@ -158,8 +160,11 @@ class CalibrationRows:
             first += len(pair.bodies)
 
     def states(self, model: ir.Model) -> NDArray[np.float32]:
-        """Tapped states [n, H] of all rows, in row order, from the output `state`."""
-        return _in_row_order(self.run(model, ["state"]))
+        """Tapped states [n, K, H] of all rows, in row order, from the outputs that hold them."""
+        batches = list(self.run(model, [str(value.name) for value in state_outputs(model)]))
+        rows = [row for batch in batches for row in batch.rows]
+        states = np.concatenate([np.stack(batch.outputs, 1) for batch in batches])
+        return states[np.argsort(rows)]
 
     def scores(self, graph: Graph, batch_size: int = BATCH_SIZE, by_length: bool = True) -> NDArray[np.float32]:
         """Scores [n] of all rows, in row order, from an open graph with a head."""

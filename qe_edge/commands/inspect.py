@@ -12,6 +12,7 @@ import typer
 
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.languages import english_name, parse_pair
+from qe_edge.table.columns import usual_names
 
 
 def inspect(
@@ -55,7 +56,9 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "base model", f"{spec.base_model} ({spec.base_family})"
     yield "licence", spec.licence
     yield "training data", ", ".join(spec.data)
-    yield "languages", ", ".join(map(_pair_names, spec.language_pairs))
+    yield "reads columns", ", ".join(usual_names(bundle.prompt))
+    if bundle.prompt.uses_languages:
+        yield "languages", ", ".join(map(_pair_names, spec.language_pairs))
     yield "score", spec.score_scale
     yield "tap", f"{spec.tap_label} ({spec.strategy}): {spec.blocks_kept} of {spec.blocks_total} blocks"
     yield "precision", spec.precision

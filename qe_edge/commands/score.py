@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.commands.extras import require
 from qe_edge.errors import EXIT_INVALID_ROWS, UsageError
+from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
 from qe_edge.table.items import Input
 from qe_edge.table.output import open_output
@@ -26,7 +28,10 @@ Device = Literal["auto", "cpu", "cuda"]
 def score(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE.tsv", help="Table with a source and a translation column; - is standard input."),
+        typer.Argument(
+            metavar="FILE.tsv",
+            help="Table with the columns that the bundle reads, source and translation; - is standard input.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -65,26 +70,27 @@ def score(
     ] = "auto",
     fields: Annotated[
         str | None,
-        typer.Option(metavar="S,T", help="For a table without a header: numbers of source and translation, as 1,2."),
+        typer.Option(metavar="N,N", help="For a table without a header: numbers of the text columns, as 1,2."),
     ] = None,
     on_truncate: Annotated[
         OnTruncate, typer.Option(help="Rows too long for the model: score what fits, leave the score empty, or stop.")
     ] = OnTruncate.SCORE,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary, only warnings.")] = False,
 ) -> None:
-    """Score the translations in a TSV file.
+    """Score the translations in a TSV file, or the texts that a bundle was trained to score.
 
-    Needs no reference translations. Writes every row, in order, with two more cells: qe_score (on the bundle's scale,
-    normally 0 to 100, higher is better) and qe_status. Messages go to standard error.
+    Needs no reference translations. Writes every row, in order, with two more cells: qe_score (on the bundle's scale;
+    for translations normally 0 to 100, higher is better) and qe_status. Messages go to standard error.
 
     Exit code 0: all rows could be read; 4: some could not and are marked invalid; others: see docs/scoring.md.
     """
     report = Report(sys.stderr, quiet=quiet)
     inputs = [path for path in (file, sources, translations) if path is not None]
+    bundle = open_bundle(model or EMBEDDED_BUNDLE)
     with ExitStack() as opened:
-        source = opened.enter_context(_open(file, sources, translations, lp, quoting, fields))
+        source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
         target = opened.enter_context(open_output(output, inputs))
-        scorer = load_scorer(model, device, threads)
+        scorer = load_scorer(bundle, device, threads)
         report.start(scorer.signature, source.said, source.assumed)
         tally = score_input(source, scorer, target, on_truncate, report)
     report.finish(tally)
@@ -92,24 +98,31 @@ def score(
         raise typer.Exit(EXIT_INVALID_ROWS)
 
 
-def load_scorer(model: Path | None, device: Device, threads: int | None) -> RowScorer:
-    """The scorer of a bundle, or of the embedded one. Raises BundleError, DeviceError, MissingExtraError."""
+def load_scorer(bundle: Bundle, device: Device, threads: int | None) -> RowScorer:
+    """The scorer of a bundle. Raises BundleError, DeviceError, MissingExtraError."""
     require("cpu", "onnxruntime")
     from qe_edge import Scorer
 
-    return Scorer.load(model, device=device, threads=threads)
+    return Scorer.of(bundle, device=device, threads=threads)
 
 
 def _open(
-    file: str | None, sources: str | None, translations: str | None, lp: str | None, quoting: str, fields: str | None
+    file: str | None,
+    sources: str | None,
+    translations: str | None,
+    prompt: Prompt,
+    lp: str | None,
+    quoting: str,
+    fields: str | None,
 ) -> AbstractContextManager[Input]:
     """The input that the options name."""
     if file is not None:
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a table or --sources and --translations, not both")
-        return open_table(file, lp=lp, quoting=None if quoting == "auto" else Quoting(quoting), fields=fields)
+        told = None if quoting == "auto" else Quoting(quoting)
+        return open_table(file, prompt=prompt, lp=lp, quoting=told, fields=fields)
     if sources is None or translations is None:
         raise UsageError("nothing to score; give FILE.tsv (- for standard input), or both --sources and --translations")
     if fields is not None or quoting != "auto":
         raise UsageError("--fields and --quoting are for tables; leave them out with --sources and --translations")
-    return open_parallel(sources, translations, lp=lp)
+    return open_parallel(sources, translations, prompt=prompt, lp=lp)

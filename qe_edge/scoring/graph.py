@@ -104,9 +104,11 @@ class Graph:
             )
 
     def prefix(self, tokens: Sequence[int]) -> Past:
-        """Keys and values of a prefix of P >= 1 token ids, computed by the graph itself with nothing before it."""
+        """Keys and values of a prefix of P token ids, computed by the graph itself with nothing before it."""
         empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
         nothing = dict.fromkeys(self.shape.inputs, empty)
+        if not tokens:
+            return nothing
         ids = np.array([tokens], np.int64)
         present = self.run(nothing, ids, np.array([len(tokens) - 1], np.int64), self.shape.outputs)
         return dict(zip(self.shape.inputs, present, strict=True))

@@ -17,7 +17,6 @@ import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.errors import BundleError, InputError
 from qe_edge.languages import english_name, resolve
-from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Score
 from qe_edge.scoring.batching import TOKEN_BUDGET, length_sorted_batches
 from qe_edge.scoring.graph import Graph, KeyValueShape, Past, open_graph, pad
@@ -33,9 +32,9 @@ REMEMBERED = 1 << 16
 
 
 class Scorer:
-    """Scores translations with one bundle. Construct it with `Scorer.load`.
+    """Scores rows with one bundle. Construct it with `Scorer.load`.
 
-    A row's score depends on its two texts and its languages alone: not on its neighbours, their order or the batch.
+    A row's score depends on its texts and its languages alone: not on its neighbours, their order or the batch.
     """
 
     def __init__(self, bundle: Bundle, graph: Graph, encoder: PromptEncoder, token_budget: int = TOKEN_BUDGET) -> None:
@@ -43,6 +42,7 @@ class Scorer:
         self.token_budget = token_budget
         self._graph = graph
         self._encoder = encoder
+        self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
         self._prefixes: dict[Pair, Past] = {}
         self._remembered: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
@@ -54,7 +54,11 @@ class Scorer:
         device: "auto" takes a GPU where it can run the bundle; threads: CPU threads, None for all cores.
         Raises BundleError for a bundle that is missing or damaged and DeviceError for a device that cannot run it.
         """
-        bundle = open_bundle(EMBEDDED_BUNDLE if path is None else Path(path))
+        return cls.of(open_bundle(EMBEDDED_BUNDLE if path is None else Path(path)), device=device, threads=threads)
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> Scorer:
+        """As `load`, for a bundle that has been verified already."""
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
         graph = open_graph(bundle.model, shape, spec.precision, device, threads)
@@ -62,7 +66,7 @@ class Scorer:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
-        return cls(bundle, graph, PromptEncoder(tokenizer, Prompt(spec.prompt), spec.bos, spec.token_limit))
+        return cls(bundle, graph, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit))
 
     @property
     def signature(self) -> str:
@@ -72,13 +76,16 @@ class Scorer:
         return f"qe-edge {qe_edge.__version__} | {bundle} | {spec.tap_label} | {spec.precision} | {self._graph.device}"
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
-        """One Score per Row, in order. Reads ahead at most `WINDOW` rows; memory does not grow with the stream."""
-        stream = map(_with_codes, rows)
+        """One Score per Row, in order. Reads ahead at most `WINDOW` rows; memory does not grow with the stream.
+
+        Raises UsageError for a row with another number of texts than the prompt has, unless it has a fault.
+        """
+        stream = map(_with_codes if self._prompt.uses_languages else _without_languages, rows)
         while window := list(islice(stream, WINDOW)):
             yield from self._score_window(window)
 
     def _score_window(self, window: Sequence[Row]) -> Iterator[Score]:
-        blocked = [blocking_status(row) for row in window]
+        blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
         known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
         new = {key: row for key, row in rows.items() if key not in known}
@@ -89,7 +96,7 @@ class Scorer:
                 yield Score(None, status)
             else:
                 value, truncated = known[_key(row)]
-                yield Score(value, scored_status(row, truncated, self._trained_pairs))
+                yield Score(value, scored_status(row, self._prompt, truncated, self._trained_pairs))
 
     def _remember(self, known: dict[bytes, tuple[float, bool]]) -> None:
         for key, value in known.items():
@@ -101,9 +108,7 @@ class Scorer:
     def _run(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         """Score and truncation of distinct rows, in order."""
         pairs = [_names(row) for row in rows]
-        bodies = self._encoder.bodies(
-            [(pair, row.source, row.translation) for pair, row in zip(pairs, rows, strict=True)]
-        )
+        bodies = self._encoder.bodies([(pair, row.texts) for pair, row in zip(pairs, rows, strict=True)])
         by_pair: dict[Pair, list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
             by_pair[pair].append(index)
@@ -139,6 +144,11 @@ def _with_codes(row: Row) -> Row:
     return replace(row, source_language=codes[0], target_language=codes[1])
 
 
+def _without_languages(row: Row) -> Row:
+    """The row without its languages, which play no part in a prompt that names none."""
+    return replace(row, source_language="", target_language="")
+
+
 @lru_cache(maxsize=4096)
 def _codes(source_language: str, target_language: str) -> tuple[str, str] | None:
     """Codes of both languages, or None: `resolve` remembers answers but not refusals, which take it long."""
@@ -149,11 +159,14 @@ def _codes(source_language: str, target_language: str) -> tuple[str, str] | None
 
 
 def _names(row: Row) -> Pair:
+    """English names of a row's languages; two empty ones for a row without them."""
+    if not row.source_language:
+        return "", ""
     return english_name(row.source_language), english_name(row.target_language)
 
 
 def _key(row: Row) -> bytes:
     """Digest of everything that a score depends on."""
-    texts = (row.source_language, row.target_language, row.source, row.translation)
+    texts = (row.source_language, row.target_language, *row.texts)
     joined = b"".join(len(text).to_bytes(8) + text.encode("utf-8", "surrogateescape") for text in texts)
     return blake2b(joined, digest_size=16).digest()

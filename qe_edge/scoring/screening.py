@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Status
 
 
-def blocking_status(row: Row) -> Status | None:
+def blocking_status(row: Row, prompt: Prompt) -> Status | None:
     """Why a row cannot be scored at all, or None."""
     if row.fault is not None:
         return Status.INVALID
-    if not row.source.strip():
-        return Status.EMPTY_SOURCE
-    if not row.translation.strip():
-        return Status.EMPTY_TRANSLATION
-    return None
+    empty = [number for number, text in enumerate(row.texts) if not text.strip()]
+    if not empty:
+        return None
+    if not prompt.is_translation:
+        return Status.EMPTY_TEXT
+    return Status.EMPTY_SOURCE if empty[0] == 0 else Status.EMPTY_TRANSLATION
 
 
-def scored_status(row: Row, truncated: bool, trained_pairs: Container[str]) -> Status:
+def scored_status(row: Row, prompt: Prompt, truncated: bool, trained_pairs: Container[str]) -> Status:
     """The status of a row that is scored: the first suspicion that applies, else ok."""
     if truncated:
         return Status.TRUNCATED
-    if row.pair not in trained_pairs:
+    if prompt.uses_languages and row.pair not in trained_pairs:
         return Status.UNSUPPORTED_LANGUAGE
-    if _words(row.source) == _words(row.translation):
+    if prompt.is_translation and _words(row.texts[0]) == _words(row.texts[1]):
         return Status.COPIED_SOURCE
     return Status.OK
 

@@ -1,10 +1,10 @@
-"""Tables of translations: reading them as a stream, and writing them back with their scores.
+"""Tables of texts: reading them as a stream, and writing them back with their scores.
 
 - text: bytes of a file or of standard input -> physical lines
 - cells: one line -> cells, with or without CSV quotes
 - records: physical lines -> records (a quoted cell may hold line breaks)
 - quoting: whether a table is CSV-quoted
-- columns: which cells hold the source, the translation and the languages
+- columns: which cells hold the texts and the languages
 - languages: the language pair of a row: given, in a column, or detected
 - detection: languages from the texts
 - items: what every input becomes, and how it is written back

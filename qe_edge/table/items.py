@@ -20,7 +20,7 @@ class Item:
     end: str = "\n"
     """the line ending it will be written with"""
     cells: Sequence[str] = ()
-    """the cells as read, for other columns than source and translation"""
+    """the cells as read, for columns that are not scored"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The language pair of a row: told on the command line, written in the table, or detected from its first rows."""
+"""The language pair of a row: told on the command line, written in the table, detected from its first rows, or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from qe_edge.errors import InputError, UsageError
 from qe_edge.languages import parse_pair, resolve
 from qe_edge.table.detection import Detected
 
-Pair = tuple[str, str]
-"""Codes of source and target language."""
+Codes = tuple[str, str]
+"""Codes of source and target language, as et and en; two empty ones where the prompt names no language."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class PairRule:
 
     said: tuple[str, ...]
     """for the person who runs it: which languages, and how they were told"""
-    fixed: Pair | None
+    fixed: Codes | None
     cells: tuple[int, ...] = ()
     """as Columns.languages"""
     assumed: tuple[str, ...] = ()
     """the same, when neither the user nor the input named them"""
 
-    def pair(self, cells: Sequence[str]) -> Pair:
+    def pair(self, cells: Sequence[str]) -> Codes:
         """The languages of a row. Raises InputError with the value when a cell does not name them."""
         if self.fixed is not None:
             return self.fixed
@@ -48,6 +48,13 @@ def told(lp: str, ignored: Sequence[str] = ()) -> PairRule:
 def written(cells: tuple[int, ...], names: Sequence[str]) -> PairRule:
     """The pair that each row names in its own cells."""
     return PairRule((f"languages: column {' and '.join(map(repr, names))} of each row",), None, cells)
+
+
+def unused(lp: str | None) -> PairRule:
+    """No languages, for a prompt that names none. Raises UsageError when the user gives them."""
+    if lp is not None:
+        raise UsageError(f"--lp {lp}: the prompt of this bundle names no language; leave --lp out")
+    return PairRule((), ("", ""))
 
 
 def detected(found: Detected) -> PairRule:

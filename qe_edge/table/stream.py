@@ -50,9 +50,10 @@ def score_input(
             report.fault(item.place, item.row.fault)
         if score.status is Status.TRUNCATED and on_truncate is not OnTruncate.SCORE:
             if on_truncate is OnTruncate.FAIL:
+                lengths = " + ".join(str(len(text)) for text in item.row.texts)
                 raise InputError(
-                    f"{item.place}: source and translation of {len(item.row.source)} and {len(item.row.translation)} "
-                    "characters are too long for the model; shorten them, or use --on-truncate score or skip"
+                    f"{item.place}: {lengths} characters are too long for the model; shorten the row, "
+                    "or use --on-truncate score or skip"
                 )
             score = Score(None, Status.TRUNCATED)
         output.write(source.render(item, score))

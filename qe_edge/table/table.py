@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from qe_edge.errors import InputError
+from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.rows import Row
 from qe_edge.table.cells import quote
-from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, from_fields, from_header
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, from_fields, from_header, usual_names
 from qe_edge.table.detection import DETECTION_ROWS, detect_pair
 from qe_edge.table.items import Input, Item, as_table_row
-from qe_edge.table.languages import PairRule, detected, told, written
+from qe_edge.table.languages import PairRule, detected, told, unused, written
 from qe_edge.table.quoting import Quoting, decide
 from qe_edge.table.records import Record, plain_records, quoted_records
 from qe_edge.table.text import BOM, open_text, text_fault
@@ -21,15 +22,21 @@ from qe_edge.table.text import BOM, open_text, text_fault
 
 @contextmanager
 def open_table(
-    path: str, *, lp: str | None = None, quoting: Quoting | None = None, fields: str | None = None
+    path: str,
+    *,
+    prompt: Prompt = ALOPE_PROMPT,
+    lp: str | None = None,
+    quoting: Quoting | None = None,
+    fields: str | None = None,
 ) -> Iterator[Input]:
     """Open a TSV file, or standard input for "-", and find out how to read it.
 
-    lp: the language pair of all rows; quoting: told, or None to decide; fields: columns of a headerless table, "1,2".
+    prompt: its text fields say which columns make a row; lp: the language pair of all rows; quoting: told, or None to
+    decide; fields: numbers of the text columns of a headerless table, "1,2".
     Raises InputError for an input that cannot be used at all (docs/scoring.md), UsageError for a bad `lp` or `fields`.
     Rows that cannot be used stop nothing: their `Row.fault` says why.
     """
-    asked = None if fields is None else from_fields(fields)
+    asked = None if fields is None else from_fields(fields, prompt)
     with open_text(path) as text:
         used = quoting or decide(text.sample_lines(), header=asked is None)
         records = plain_records(text.lines()) if used is Quoting.NONE else quoted_records(text.lines())
@@ -38,7 +45,7 @@ def open_table(
         width = len(first.cells)
         header = BOM.decode() if text.bom else ""
         if asked is None:
-            columns = _header_columns(first, text.name)
+            columns = _header_columns(first, prompt, text.name)
             names = first.cells
             header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
         else:
@@ -48,12 +55,14 @@ def open_table(
         window = list(islice(records, DETECTION_ROWS))
         if not window:
             raise InputError(f"{text.name}: a header and no rows; give a table with at least one row")
-        rule = _rule(lp, columns, names, [record for record in window if _fault(record, width) is None], text.name)
+        usable = [record for record in window if _fault(record, width) is None]
+        rule = _rule(lp, prompt, columns, names, usable, text.name)
         reading = _Reading(text.name, columns, rule, width, used, end)
         decided = "decided from its start; override with --quoting" if quoting is None else "--quoting"
+        texts = zip(usual_names(prompt), columns.texts, strict=True)
         said = (
             f"read as {'CSV-quoted' if used is Quoting.CSV else 'unquoted'} TSV ({decided})",
-            f"{width} columns: source {names[columns.source]!r}, translation {names[columns.translation]!r}",
+            f"{width} columns: {', '.join(f'{name} {names[at]!r}' for name, at in texts)}",
             *rule.said,
         )
         yield Input(
@@ -79,15 +88,15 @@ class _Reading:
 
     def _row(self, record: Record) -> Row:
         fault = _fault(record, self.width)
-        pair = ("", "")
+        codes = ("", "")
         if fault is None:
             try:
-                pair = self.rule.pair(record.cells)
+                codes = self.rule.pair(record.cells)
             except InputError as error:
                 fault = str(error)
         if fault is not None:
-            return Row("", "", *pair, fault=fault)
-        return Row(record.cells[self.columns.source], record.cells[self.columns.translation], *pair)
+            return Row((), *codes, fault=fault)
+        return Row(tuple(record.cells[at] for at in self.columns.texts), *codes)
 
     def _text(self, record: Record) -> str:
         """The record as written, or made as wide as the others so that two more cells land in their columns."""
@@ -99,30 +108,35 @@ class _Reading:
         return "\t".join(cells if self.quoting is Quoting.NONE else map(quote, cells))
 
 
-def _header_columns(record: Record, name: str) -> Columns:
+def _header_columns(record: Record, prompt: Prompt, name: str) -> Columns:
     place = f"{name}:{record.line}"
     fault = text_fault(record.text) or record.fault
     if fault is not None:
         raise InputError(f"{place}: {fault}; the header must be readable")
-    return from_header(record.cells, place)
+    return from_header(record.cells, prompt, place)
 
 
 def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:
-    most = max(columns.source, columns.translation) + 1
+    most = max(columns.texts) + 1
     if most > width:
         raise InputError(f"{name}:1: {width} cells where --fields asks for column {most}; check --fields")
     return columns
 
 
 def _rule(
-    lp: str | None, columns: Columns, names: Sequence[str], first_records: Sequence[Record], name: str
+    lp: str | None, prompt: Prompt, columns: Columns, names: Sequence[str], first_records: Sequence[Record], name: str
 ) -> PairRule:
+    if not prompt.uses_languages:
+        return unused(lp)
     columns_used = [names[at] for at in columns.languages]
     if lp is not None:
         return told(lp, columns_used)
     if columns.languages:
         return written(columns.languages, columns_used)
-    texts = ((record.cells[columns.source], record.cells[columns.translation]) for record in first_records)
+    if not prompt.is_translation:
+        raise InputError(f"{name}: no languages, which the prompt names; add a column lp, or give them, as --lp et-en")
+    source, translation = columns.texts
+    texts = ((record.cells[source], record.cells[translation]) for record in first_records)
     return detected(detect_pair(texts, name))
 
 

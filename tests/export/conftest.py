@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,10 +26,14 @@ from transformers import (
 )
 
 from qe_edge_train import run as files
-from qe_edge_train.build import add_adapter, load_cut_decoder
-from qe_edge_train.recipe import Base, DataFile, Head, Lora, Recipe
+from qe_edge_train.adapters import add_adapter
+from qe_edge_train.adapters.experts import add_experts
+from qe_edge_train.build import base_facts, head_options, load_cut_decoder
+from qe_edge_train.decoder import blocks, cut_decoder
+from qe_edge_train.heads import HeadOptions, RegressionHead, Strategy
+from qe_edge_train.recipe import Adapter, Base, DataFile, Head, Recipe
 from qe_edge_train.run import Run, RunFacts, open_run
-from qe_edge_train.tapped import HeadOptions, RegressionHead, TappedRegressor, cut_decoder
+from qe_edge_train.tapped import TappedRegressor
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 90,
@@ -65,7 +69,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 
 WholeDecoder = Callable[[str, str], PreTrainedModel]
-TinyRegressor = Callable[[str, int], TappedRegressor]
+TinyRegressor = Callable[..., TappedRegressor]
+CPU = torch.device("cpu")
 
 
 def _whole(family: str, attention: str) -> PreTrainedModel:
@@ -83,15 +88,34 @@ def whole_decoder() -> WholeDecoder:
     return _whole
 
 
+def random_head(options: HeadOptions) -> RegressionHead:
+    """A head whose scores lie around 60 with a spread of about 10; nothing in it is as it starts."""
+    head = RegressionHead(options)
+    head.shift.fill_(60.0)
+    head.scale.fill_(20.0)
+    if head.mix is not None:
+        with torch.no_grad():
+            head.mix.theta.normal_()
+            for matrix in head.mix.maps:
+                matrix += 0.1 * torch.randn_like(matrix)
+    return head
+
+
 @pytest.fixture(scope="session")
 def tiny_regressor() -> TinyRegressor:
-    """(family, tap) -> that decoder cut, with a random head whose scores lie around 60 with a spread of about 10."""
+    """(family, taps, strategy, expert counts) -> that decoder cut, with a random head and perhaps random experts."""
 
-    def build(family: str, tap: int) -> TappedRegressor:
-        decoder = cut_decoder(_whole(family, "qe_edge"), tap)
-        head = RegressionHead(HeadOptions(32, layer_norm=True, bias=True))
-        head.shift.fill_(60.0)
-        head.scale.fill_(20.0)
+    def build(
+        family: str, *taps: int, strategy: Strategy = "single", experts: Sequence[int] | None = None
+    ) -> TappedRegressor:
+        decoder = cut_decoder(_whole(family, "qe_edge"), min(taps))
+        if experts is not None:
+            add_experts(decoder, experts, rank=4, alpha=8, dropout=0.0)
+            for name, weight in decoder.named_parameters():
+                if "experts_b" in name:
+                    torch.nn.init.normal_(weight, std=0.2)
+        offsets = tuple(tap - min(taps) for tap in taps)
+        head = random_head(HeadOptions(32, layer_norm=True, bias=True, strategy=strategy, offsets=offsets))
         return TappedRegressor(decoder, head).requires_grad_(False).eval()
 
     return build
@@ -142,40 +166,48 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TinyRun = Callable[[str], Run]
+HEAD = Head(taps=(2,), layer_norm=True, bias=True, prompt="{sl} {tl}: {src} = {mt}", token_limit=120)
+LORA = Adapter(rank=4, alpha=8)
+COUNTS = {"lora": [4, 4, 4], "rank_per_block": [2, 6, 4], "experts": [1, 3, 2], "none": []}
+"""By kind of adapter: what each block gets, as far as it is kept."""
+TinyRun = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tables: Path) -> TinyRun:
-    """quantisation -> a run folder as training leaves it, with a random adapter and head on 2 of 3 blocks."""
+    """(quantisation, head options, adapter options) -> a run folder as training leaves it, with a random adapter and
+    head; without options a LoRA and one tap on 2 of 3 blocks."""
 
-    def build(quantisation: str) -> Run:
+    def build(quantisation: Literal["nf4", "none"], head: Head = HEAD, adapter: Adapter = LORA) -> Run:
         folder = tmp_path_factory.mktemp("run")
         recipe = Recipe(
             name="tiny",
-            base=Base(model=str(tiny_base), quantisation=quantisation, dtype="float32", licence="CC0-1.0"),  # type: ignore[arg-type]
-            head=Head(tap=2, layer_norm=True, bias=True, prompt="{sl} {tl}: {src} = {mt}", token_limit=120),
-            lora=Lora(rank=4, alpha=8),
+            base=Base(model=str(tiny_base), quantisation=quantisation, dtype="float32", licence="CC0-1.0"),
+            head=head,
+            adapter=adapter,
             train=(DataFile("train.tsv"),),
             dev=(DataFile("dev.tsv"),),
         )
         torch.manual_seed(11)
-        decoder = add_adapter(load_cut_decoder(recipe.base, recipe.head.tap, torch.device("cpu")), recipe.lora)
+        plain = load_cut_decoder(recipe.base, min(head.taps), CPU)
+        kept = len(blocks(plain))
+        counts = COUNTS[adapter.kind][:kept]
+        decoder = add_adapter(plain, adapter, counts)
+        regression = random_head(head_options(head, base_facts(recipe.base)))
         for name, weight in decoder.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "experts_b" in name:
                 torch.nn.init.normal_(weight, std=0.1)
-        head = RegressionHead(HeadOptions(64, layer_norm=True, bias=True))
-        head.shift.fill_(60.0)
-        head.scale.fill_(20.0)
         files.save_recipe(folder, recipe)
-        files.save_best(folder, decoder, head)
+        files.save_best(folder, decoder, regression)
         Tokenizer.from_file(str(tiny_base / "tokenizer.json")).save(str(folder / files.TOKENIZER_FILE))
         facts = RunFacts(
             family="llama",
             blocks_total=3,
-            blocks_kept=2,
+            blocks_kept=kept,
             bos=0,
-            head=head.options,
+            head=regression.options,
+            adapter=counts,
+            trainable=1,
             language_pairs=["et-en", "ne-en"],
             data_folder=str(tables),
             data=[],

@@ -28,8 +28,8 @@ from qe_edge_export.gate import Bounds
 from qe_edge_export.graph import attach_head, export_states
 from qe_edge_export.merge import merged_regressor
 from qe_edge_export.samples import SampleSizes
+from qe_edge_train.heads import RegressionHead
 from qe_edge_train.run import Run
-from qe_edge_train.tapped import RegressionHead
 
 SIZES = SampleSizes(calibration=4, refit=20, gate=12)
 
@@ -61,7 +61,7 @@ def encoder(bundle: Bundle) -> PromptEncoder:
 
 def test_a_bundle_scores_whole_prompts_as_the_trained_model_does(run: Run, bundle: Bundle) -> None:
     names = ("Estonian", "English")
-    rows = [(names, "maja", "good house"), (names, "puu on pikk", "bad"), (names, "jõgi", "a fine river 🙂")]
+    rows = [(names, ("maja", "good house")), (names, ("puu on pikk", "bad")), (names, ("jõgi", "a fine river 🙂"))]
     texts = encoder(bundle)
     bodies = [body.ids for body in texts.bodies(rows)]
     prefix = texts.fixed(names).prefix

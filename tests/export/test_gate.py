@@ -41,7 +41,7 @@ def rows() -> EncodedSet:
     bodies = [[5], [4, 4], [1, 2, 3], [9, 9, 9, 9]]
     names = {"et-en": ("Estonian", "English"), "ne-en": ("Nepali", "English")}
     human = {"et-en": [1, 2, 3, 4], "ne-en": [4, 3, 2, 1]}
-    examples = [Example(pair, names[pair], "s", "t", float(human[pair][i])) for pair in names for i in range(4)]
+    examples = [Example(pair, names[pair], ("s", "t"), float(human[pair][i])) for pair in names for i in range(4)]
     return EncodedSet(examples, bodies + bodies, {names["et-en"]: [10], names["ne-en"]: [20]})
 
 

@@ -13,10 +13,10 @@ import torch
 from transformers import (
     Gemma3TextConfig,
     Gemma3TextModel,
-    GPT2Config,
-    GPT2Model,
     LlamaConfig,
     LlamaModel,
+    Olmo2Config,
+    Olmo2Model,
     PreTrainedModel,
 )
 
@@ -25,7 +25,9 @@ from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, simplify
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
-from qe_edge_train.tapped import FAMILIES, HeadOptions, RegressionHead, TappedRegressor, attention_limit, cut_decoder
+from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder
+from qe_edge_train.heads import HeadOptions, RegressionHead
+from qe_edge_train.tapped import TappedRegressor
 
 WholeDecoder = Callable[[str, str], PreTrainedModel]
 TinyRegressor = Callable[[str, int], TappedRegressor]
@@ -48,9 +50,9 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(
 
     with torch.no_grad():
         expected = whole(tokens, output_hidden_states=True, use_cache=False).hidden_states[-tap]
-        at_once, _ = cut.states(tokens, None)
-        prefix = cut.states(tokens[:, :6], None)[1]
-        after_prefix, _ = cut.states(tokens[:, 6:], prefix)
+        (at_once,), _ = cut.states(tokens, None)
+        prefix = cut.prefix(tokens[:, :6])
+        (after_prefix,), _ = cut.states(tokens[:, 6:], prefix)
 
     tolerance = 1e-5 * float(expected.abs().max())
     assert attention_limit(cut.decoder) >= 15  # type: ignore[arg-type]
@@ -159,10 +161,12 @@ def test_attention_norms_and_rotary_positions_stay_single_nodes(exported: Export
 
 
 def test_a_family_that_is_not_supported_is_refused_by_name() -> None:
-    decoder = GPT2Model(GPT2Config(vocab_size=90, n_embd=32, n_layer=1, n_head=4, n_positions=32))
-    model = TappedRegressor(decoder, RegressionHead(HeadOptions(32, layer_norm=False, bias=False)))
+    config = Olmo2Config(
+        vocab_size=90, hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0
+    )
+    model = TappedRegressor(Olmo2Model(config), RegressionHead(HeadOptions(32, layer_norm=False, bias=False)))
 
-    with pytest.raises(UsageError, match=r"decoder family 'gpt2' cannot be exported; supported are llama, qwen2"):
+    with pytest.raises(UsageError, match=r"decoder family 'olmo2' cannot be exported; supported are llama, qwen2"):
         export_states(model)
 
 
@@ -201,12 +205,10 @@ def test_positions_that_change_with_the_length_are_refused() -> None:
 def test_a_head_without_a_norm_is_one_affine_map(bias: bool) -> None:
     head = RegressionHead(HeadOptions(2, layer_norm=False, bias=bias))
     with torch.no_grad():
-        head.linear.weight.copy_(torch.tensor([[1.0, -2.0]]))
-        if bias:
-            head.linear.bias.fill_(0.5)
+        head.set_readout(torch.tensor([[1.0, -2.0]]), torch.tensor(0.5) if bias else None)
     head.shift.fill_(60.0)
     head.scale.fill_(10.0)
-    state = ir.Value(name="state", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT))
+    state = ir.Value(name="state_0", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT))
     source = ir.Value(name="source", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node("Identity", [source], outputs=[state])
     model = ir.Model(ir.Graph([source], [state], nodes=[node], opset_imports={"": 23}, name="head"), ir_version=10)

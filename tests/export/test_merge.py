@@ -39,7 +39,7 @@ def adapter_deltas(run: Run) -> dict[str, Tensor]:
 
 def scores_through_the_adapter(run: Run) -> Tensor:
     """Scores of the model as it was trained: base and adapter apart."""
-    decoder = load_cut_decoder(run.recipe.base, run.recipe.head.tap, CPU)
+    decoder = load_cut_decoder(run.recipe.base, 2, CPU)
     model = TappedRegressor(PeftModel.from_pretrained(decoder, str(run.adapter)), run.head())
     model.train()  # there is no dropout; in eval mode bitsandbytes computes with other, rounded values on some CPUs
     with torch.no_grad():
@@ -48,7 +48,7 @@ def scores_through_the_adapter(run: Run) -> Tensor:
 
 def test_every_adapted_weight_gains_the_scaled_product_and_nothing_else_changes(tiny_run: Callable[[str], Run]) -> None:
     run = tiny_run("none")
-    before = load_cut_decoder(run.recipe.base, run.recipe.head.tap, CPU).state_dict()
+    before = load_cut_decoder(run.recipe.base, 2, CPU).state_dict()
     deltas = adapter_deltas(run)
 
     after = merged_regressor(run).decoder.state_dict()
@@ -121,10 +121,12 @@ def test_a_base_that_is_gone_is_named(tiny_run: Callable[[str], Run], tmp_path: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "head.safetensors"])
-def test_a_run_that_lacks_a_part_is_refused(tiny_run: Callable[[str], Run], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"), [("adapter/adapter_model.safetensors", "adapter"), ("head.safetensors", "head.safetensors")]
+)
+def test_a_run_that_lacks_a_part_is_refused(tiny_run: Callable[[str], Run], name: str, said: str) -> None:
     run = tiny_run("none")
     (run.folder / name).unlink()
 
-    with pytest.raises(InputError, match=rf"{name}: missing; the run folder is incomplete"):
+    with pytest.raises(InputError, match=rf"{said}: missing; the run folder is incomplete"):
         merged_regressor(run)

@@ -20,7 +20,7 @@ SIZES = SampleSizes(calibration=3, refit=7, gate=4)
 
 
 def texts(data: EncodedSet) -> list[tuple[str, str]]:
-    return [(example.pair, example.source) for example in data.examples]
+    return [(example.pair, example.texts[0]) for example in data.examples]
 
 
 def test_the_purposes_take_their_rows_of_every_pair(tiny_run: Callable[[str], Run], tables: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_missing_data_folder_is_named_with_the_option(tiny_run: Callable[[str]
 
 
 def counting_graph() -> ir.Model:
-    """A graph with one block whose key of a token is its id and whose state is the sum of all keys seen: [B, 1]."""
+    """A graph with one block whose key of a token is its id and whose state_0 is the sum of all keys seen: [B, 1]."""
 
     def value(name: str, kind: ir.DataType, *shape: int | str) -> ir.Value:
         return ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(shape))
@@ -92,7 +92,7 @@ def counting_graph() -> ir.Model:
     )
     same = ir.node("Identity", [key.outputs[0]], outputs=[value("present_value_0", real, "batch", 1, "total", 1)])
     flat = ir.node("Squeeze", [key.outputs[0], axes], outputs=[value("flat", real, "batch", "total")])
-    state = ir.node("ReduceSum", [flat.outputs[0], minus], outputs=[value("state", real, "batch", 1)])
+    state = ir.node("ReduceSum", [flat.outputs[0], minus], outputs=[value("state_0", real, "batch", 1)])
     unused = ir.node("Add", [last, zero], outputs=[value("unused", whole, "batch")])
     graph = ir.Graph(
         [tokens, last, *past],
@@ -113,13 +113,13 @@ ROWS = CalibrationRows(
 
 def test_states_come_in_row_order_after_their_own_prefix() -> None:
     assert len(ROWS) == 5
-    assert ROWS.states(counting_graph()).tolist() == [[106], [104], [111], [515], [509]]
+    assert ROWS.states(counting_graph()).tolist() == [[[106]], [[104]], [[111]], [[515]], [[509]]]
 
 
 def test_values_inside_a_graph_can_be_read_with_their_padding_masked() -> None:
     model = counting_graph()
 
-    batches = list(ROWS.run(model, ["own", "state"]))
+    batches = list(ROWS.run(model, ["own", "state_0"]))
 
     first, second = batches  # a batch for each pair, sorted by length
     assert first.rows == [1, 2, 0]
@@ -128,4 +128,4 @@ def test_values_inside_a_graph_can_be_read_with_their_padding_masked() -> None:
     assert first.real.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
     assert second.rows == [4, 3]
     assert second.outputs[1].tolist() == [[509], [515]]
-    assert [output.name for output in model.graph.outputs] == ["state", "present_key_0", "present_value_0"]
+    assert [output.name for output in model.graph.outputs] == ["state_0", "present_key_0", "present_value_0"]

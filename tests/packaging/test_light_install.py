@@ -21,7 +21,7 @@ def test_light_install_holds_no_training_or_export_package(light: Environment, t
 def test_help_lists_all_commands_without_torch(light: Environment, tmp_path: Path) -> None:
     done = light.run("qe-edge", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for command in ("score", "inspect", "train", "export"):
+    for command in ("score", "eval", "inspect", "train", "export"):
         assert command in done.stdout
 
 
@@ -39,6 +39,7 @@ def test_light_install_scores_every_example_row(light: Environment, sample: Path
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
+        (("eval", "scored.tsv", "--gold", "mean"), "qe-edge[eval]"),
         (("train", "recipe.toml", "-o", "run"), "qe-edge[train]"),
         (("export", "run", "-o", "bundle"), "qe-edge[export]"),
     ],

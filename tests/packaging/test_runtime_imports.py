@@ -15,9 +15,9 @@ HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript")
 SCORE_THREE_ROWS = """
 from qe_edge import Row, Scorer, Status
 rows = [
-    Row("Alte râuri sunt Tees, Tyne, Tweed.", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
-    Row("Profesor de drept la Școala Superioară.", "B34: B34: B34: B34: B34: B34:", "ro", "en"),
-    Row("", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
+    Row.translation("Alte râuri sunt Tees, Tyne, Tweed.", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
+    Row.translation("Profesor de drept la Școala Superioară.", "B34: B34: B34: B34: B34: B34:", "ro", "en"),
+    Row.translation("", "Other rivers are Tees, Tyne, Tweed.", "ro", "en"),
 ]
 good, bad, empty = Scorer.load().score(rows)
 assert good.value > bad.value, (good, bad)

@@ -1,4 +1,4 @@
-"""Small bundles: one that only opens, and one that ONNX Runtime runs and whose scores are known."""
+"""Small bundles: one that only opens, and some that ONNX Runtime runs and whose scores are known."""
 
 from __future__ import annotations
 
@@ -32,15 +32,31 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def counting_bundle(tmp_path: Path) -> Path:
-    """A bundle that ONNX Runtime runs. A word is a token, and a row's score is the number of tokens of its prompt.
+    """A bundle for translations that ONNX Runtime runs; a row's score is the number of tokens of its prompt.
 
     The prompt is `et en : SOURCE | TRANSLATION .` with the English names of the languages: 3 + words + 2 tokens.
+    """
+    return write_counting_bundle(tmp_path / "counting")
+
+
+@pytest.fixture
+def text_bundle(tmp_path: Path) -> Path:
+    """A bundle for one text that ONNX Runtime runs; a row's score is its number of words and one more.
+
+    The prompt is `TEXT .`: it names no language and nothing comes before the text.
+    """
+    return write_counting_bundle(tmp_path / "text", prompt="{text} .", language_pairs=[], score_scale="words")
+
+
+def write_counting_bundle(folder: Path, **changes: object) -> Path:
+    """A bundle that ONNX Runtime runs. A word is a token, and a row's score is the number of tokens of its prompt.
+
+    changes: other values for fields of `bundle.json`. At most 16 tokens.
     """
     import onnx
     from onnx import TensorProto, helper
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    folder = tmp_path / "counting"
     folder.mkdir()
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -75,7 +91,8 @@ def counting_bundle(tmp_path: Path) -> Path:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), folder / MODEL_FILE)
     (folder / WEIGHTS_FILE).write_bytes(b"")
-    write_spec(folder, replace(specification(folder), blocks_kept=1, kv_heads=1, head_dim=1, token_limit=16))
+    runnable = replace(specification(folder), blocks_kept=1, kv_heads=1, head_dim=1, token_limit=16)
+    write_spec(folder, replace(runnable, **changes))  # type: ignore[arg-type]
     return folder
 
 

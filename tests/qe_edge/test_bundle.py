@@ -88,6 +88,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (edit(lambda c: c.pop("taps")), "missing or unknown fields: taps"),
         (edit(lambda c: c.update(extra=1)), "missing or unknown fields: extra"),
         (edit(lambda c: c.update(precision="int3")), "unknown precision 'int3'"),
+        (edit(lambda c: c.update(prompt="{sl} {tl}")), "`prompt`: prompt template '{sl} {tl}' has no text field"),
         (edit(lambda c: c["files"].update({"../evil": "0"})), "`files` must name exactly"),
     ],
 )
@@ -132,6 +133,13 @@ def test_a_field_of_another_type_is_refused_by_name(folder: Path, field: str, va
 
     assert str(caught.value).startswith(f"{folder}/bundle.json: `{field}` must be {expected}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_says_what_a_row_is_through_its_prompt(folder: Path) -> None:
+    assert open_bundle(folder).prompt.is_translation
+    edit(lambda content: content.update(prompt="{premise} {claim} =", language_pairs=[]))(folder)
+
+    assert open_bundle(folder).prompt.fields == ("premise", "claim")
 
 
 @pytest.mark.parametrize("bos", [None, 1])

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from qe_edge_train.recipe import Base, DataFile, Evaluation, Head, Lora, Optimiser, Recipe, Target
+from qe_edge_train.recipe import Adapter, Base, DataFile, Evaluation, Head, Optimiser, Recipe, Target
 
 WORDS = ("good", "bad", "fine", "poor", "great", "weak", "house", "tree", "river", "stone")
 
@@ -61,8 +61,8 @@ def recipe(tiny_base: Path) -> Recipe:
     return Recipe(
         name="tiny",
         base=Base(model=str(tiny_base), quantisation="none", dtype="float32"),
-        head=Head(tap=2, layer_norm=True, bias=True, token_limit=400),
-        lora=Lora(rank=4, alpha=8),
+        head=Head(taps=(2,), layer_norm=True, bias=True, token_limit=400),
+        adapter=Adapter(rank=4, alpha=8),
         target=Target(standardise=True, loss_weight=1.0),
         optimiser=Optimiser(epochs=2, batch_size=8, micro_batch_size=4, learning_rate=5e-3, schedule="linear"),
         evaluation=Evaluation(per_epoch=2),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from qe_edge.errors import InputError
-from qe_edge_train.data import load_examples
+from qe_edge.prompt import ALOPE_PROMPT, Prompt
+from qe_edge_train.data import ALL, Example, load_examples, without
 from qe_edge_train.recipe import DataFile
 
 HEADER = "lp\toriginal\ttranslation\tmean\n"
@@ -21,17 +22,17 @@ def write(folder: Path, rows: str, name: str = "t.tsv") -> DataFile:
 def test_examples_carry_pair_names_texts_and_score(tmp_path: Path) -> None:
     file = write(tmp_path, 'et-en\tTere "maailm"\tHello\t93.5\n')
 
-    (example,), (facts,) = load_examples([file], "mean", tmp_path, 1)
+    (example,), (facts,) = load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
 
     assert (example.pair, example.names) == ("et-en", ("Estonian", "English"))
-    assert (example.source, example.translation, example.score) == ('Tere "maailm"', "Hello", 93.5)
+    assert (example.texts, example.score) == (('Tere "maailm"', "Hello"), 93.5)
     assert (facts.rows, facts.used, facts.quoting) == (1, 1, "none")
 
 
 def test_duplicates_and_empty_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     file = write(tmp_path, "et-en\ta\tb\t1\net-en\ta\tb\t2\nne-en\ta\tb\t3\net-en\t\tb\t4\n")
 
-    examples, (facts,) = load_examples([file], "mean", tmp_path, 1)
+    examples, (facts,) = load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
 
     assert [example.score for example in examples] == [1.0, 3.0]
     assert (facts.rows, facts.used, facts.duplicates, facts.empty) == (4, 2, 1, 1)
@@ -41,9 +42,9 @@ def test_a_sample_is_random_and_the_same_every_time(tmp_path: Path) -> None:
     write(tmp_path, "".join(f"et-en\ts{i}\tt{i}\t{i}\n" for i in range(50)))
     file = DataFile("t.tsv", rows=10)
 
-    first, _ = load_examples([file], "mean", tmp_path, 1)
-    again, _ = load_examples([file], "mean", tmp_path, 1)
-    other, _ = load_examples([file], "mean", tmp_path, 2)
+    first, _ = load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
+    again, _ = load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
+    other, _ = load_examples([file], "mean", tmp_path, 2, ALOPE_PROMPT)
 
     assert len(first) == 10
     assert first == again != other
@@ -61,7 +62,7 @@ def test_faulty_rows_stop_training_with_file_and_line(tmp_path: Path, rows: str,
     file = write(tmp_path, rows)
 
     with pytest.raises(InputError) as caught:
-        load_examples([file], "mean", tmp_path, 1)
+        load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
 
     assert expected in str(caught.value)
 
@@ -70,4 +71,52 @@ def test_a_missing_score_column_is_named(tmp_path: Path) -> None:
     file = write(tmp_path, "et-en\ta\tb\t1\n")
 
     with pytest.raises(InputError, match=r"t\.tsv:1: no column `z_mean`.*lp, original, translation, mean"):
-        load_examples([file], "z_mean", tmp_path, 1)
+        load_examples([file], "z_mean", tmp_path, 1, ALOPE_PROMPT)
+
+
+TEXT = Prompt("{text} =")
+
+
+def write_text(folder: Path, content: str) -> DataFile:
+    (folder / "text.tsv").write_text(content, encoding="utf-8")
+    return DataFile("text.tsv")
+
+
+def test_one_text_a_row_is_one_group_without_languages(tmp_path: Path) -> None:
+    file = write_text(tmp_path, 'id\ttext\tscore\n1\tsay "so\t-1.5\n2\tfine\t2\n3\t \t1\n4\tfine\t4\n')
+
+    examples, (facts,) = load_examples([file], "score", tmp_path, 1, TEXT)
+
+    assert examples == [Example(ALL, ("", ""), ('say "so',), -1.5), Example(ALL, ("", ""), ("fine",), 2.0)]
+    assert (facts.rows, facts.used, facts.duplicates, facts.empty, facts.quoting) == (4, 2, 1, 1, "none")
+
+
+def test_rows_are_the_same_when_pair_and_all_texts_are(tmp_path: Path) -> None:
+    prompt = Prompt("{premise} {claim} =")
+    file = write_text(tmp_path, "premise\tclaim\tscore\na\tb c\t1\na b\tc\t2\na\tb c\t3\nb c\ta\t4\n")
+
+    examples, _ = load_examples([file], "score", tmp_path, 1, prompt)
+
+    assert [example.score for example in examples] == [1, 2, 4]
+    assert [example.score for example in without(examples, examples[1:2])] == [1, 4]
+
+
+def test_languages_are_asked_for_wherever_the_prompt_names_one(tmp_path: Path) -> None:
+    file = write_text(tmp_path, "text\tscore\nHello\t1\n")
+    prompt = Prompt("{tl}: {text}")
+
+    (example,), _ = load_examples([DataFile(file.path, lp="et-en")], "score", tmp_path, 1, prompt)
+
+    assert (example.pair, example.names) == ("et-en", ("Estonian", "English"))
+    with pytest.raises(InputError, match=r"text\.tsv: no languages, which the prompt names"):
+        load_examples([file], "score", tmp_path, 1, prompt)
+    with pytest.raises(InputError, match=r"text\.tsv: lp = 'et-en', and the prompt names no language; remove lp"):
+        load_examples([DataFile(file.path, lp="et-en")], "score", tmp_path, 1, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("column", "prompt"), [("text", TEXT), ("Text", TEXT), ("mt", ALOPE_PROMPT), ("source", ALOPE_PROMPT)]
+)
+def test_a_text_of_the_prompt_is_not_learnt(tmp_path: Path, column: str, prompt: Prompt) -> None:
+    with pytest.raises(InputError, match=rf"\[target\] column = '{column}' is also a text of the prompt"):
+        load_examples([DataFile("any.tsv")], column, tmp_path, 1, prompt)

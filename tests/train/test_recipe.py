@@ -8,7 +8,20 @@ import pytest
 import tomli_w
 
 from qe_edge.errors import InputError
-from qe_edge_train.recipe import Lora, Recipe, Target, load_recipe, parse_recipe, recipe_table
+from qe_edge_train.recipe import (
+    Adapter,
+    Alignment,
+    Allocation,
+    Base,
+    DataFile,
+    Head,
+    ParallelText,
+    Recipe,
+    Target,
+    load_recipe,
+    parse_recipe,
+    recipe_table,
+)
 
 MINIMAL = {"base": {"model": "b"}, "train": [{"path": "t.tsv"}], "dev": [{"path": "d.tsv"}]}
 
@@ -16,7 +29,7 @@ MINIMAL = {"base": {"model": "b"}, "train": [{"path": "t.tsv"}], "dev": [{"path"
 def test_defaults_are_the_published_alope_settings() -> None:
     recipe = parse_recipe(MINIMAL, "r.toml")
 
-    assert recipe.lora == Lora(rank=32, alpha=16, dropout=0.0)
+    assert recipe.adapter == Adapter(rank=32, alpha=16, dropout=0.0)
     assert recipe.target == Target(column="mean", standardise=False, loss_weight=0.002)
     assert (recipe.optimiser.epochs, recipe.optimiser.batch_size, recipe.optimiser.learning_rate) == (1, 8, 2e-4)
     assert (recipe.optimiser.schedule, recipe.optimiser.clip) == ("constant", 1.0)
@@ -27,20 +40,35 @@ def test_defaults_are_the_published_alope_settings() -> None:
     ("change", "expected"),
     [
         ({"optimizer": {}}, "unknown key `optimizer`; nearest valid key: `optimiser`"),
-        ({"lora": {"rnak": 8}}, "unknown key `lora.rnak`; nearest valid key: `rank`"),
-        ({"lora": {"rank": "8"}}, "`lora.rank` = '8': a value of type int is expected"),
-        ({"lora": {"rank": True}}, "`lora.rank` = True: a value of type int is expected"),
-        ({"lora": 3}, "[lora] must be a table of keys, not 3"),
+        ({"adapter": {"rnak": 8}}, "unknown key `adapter.rnak`; nearest valid key: `rank`"),
+        ({"adapter": {"rank": "8"}}, "`adapter.rank` = '8': a value of type int is expected"),
+        ({"adapter": {"rank": True}}, "`adapter.rank` = True: a value of type int is expected"),
+        ({"adapter": 3}, "[adapter] must be a table of keys, not 3"),
         ({"base": {"model": "b", "quantisation": "int3"}}, "must be one of 'nf4', 'none'"),
         ({"base": {}}, "[base] model is missing"),
-        ({"train": []}, "no training data"),
         ({"train": "t.tsv"}, "`train` must be an array of tables: [[train]]"),
-        ({"dev": []}, "no dev data"),
-        ({"head": {"tap": 0}}, "taps count from 1"),
-        ({"head": {"prompt": "rate {mt}"}}, "it needs {src} and then {mt}"),
+        ({"train": [{"lp": "et-en"}]}, "a data table has no path"),
+        ({"head": {"taps": [0]}}, "taps count from 1"),
+        ({"head": {"taps": 2}}, "`head.taps` must be an array of values: head.taps = [...]"),
+        ({"head": {"taps": ["2"]}}, "`head.taps` = '2': a value of type int is expected"),
+        ({"head": {"taps": []}}, "[head] taps is empty"),
+        ({"head": {"taps": [3, 3], "strategy": "multi"}}, "[head] taps = [3, 3]: each tap once"),
+        ({"head": {"taps": [1, 3]}}, "strategy 'single' reads one tap; use 'dynamic' or 'multi'"),
+        ({"head": {"strategy": "mean"}}, "must be one of 'single', 'dynamic', 'multi'"),
+        ({"head": {"prompt": "rate this"}}, "has no text field"),
         ({"optimiser": {"batch_size": 8, "micro_batch_size": 3}}, "not a multiple of micro_batch_size = 3"),
         ({"optimiser": {"batch_size": 0}}, "batch_size = 0 is not a multiple"),
-        ({"lora": {"dropout": 1.5}}, "[lora] dropout = 1.5: 0 <= dropout < 1"),
+        ({"adapter": {"dropout": 1.5}}, "[adapter] dropout = 1.5: 0 <= dropout < 1"),
+        ({"adapter": {"kind": "moe"}}, "must be one of 'lora', 'rank_per_block', 'experts', 'none'"),
+        ({"adapter": {"experts": 0.5}}, "[adapter] experts = 0.5: every block needs at least one expert"),
+        ({"adapter": {"allocation": {"beta": -1}}}, "[adapter.allocation] beta = -1.0: must not be negative"),
+        ({"adapter": {"allocation": {"methd": "alpha"}}}, "unknown key `adapter.allocation.methd`; nearest valid key"),
+        ({"alignment": {"temperature": 0}}, "[alignment] temperature = 0.0: must be above 0"),
+        ({"alignment": {"pairs_per_batch": 1}}, "[alignment] pairs_per_batch = 1: must be at least 2"),
+        ({"alignment": {"first_line": 0}}, "[alignment] first_line = 0: lines count from 1"),
+        ({"alignment": {"texts": [{"path": "a.txt"}]}}, "[[alignment.texts]] needs a path and a language"),
+        ({"alignment": {"texts": {"path": "a"}}}, "`alignment.texts` must be an array of tables: [[alignment.texts]]"),
+        ({"target": {"loss_weight": 0}}, "[target] loss_weight = 0.0: must be above 0"),
         ({"evaluation": {"rows_per_pair": 1}}, "rows_per_pair = 1: 0 for all, or at least 2"),
         ({"optimiser": {"gradient_checkpointing": True}}, "needs share_prefix = false"),
     ],
@@ -54,7 +82,7 @@ def test_mistakes_are_named_with_file_and_remedy(change: dict[str, object], expe
 
 
 def test_an_integer_is_accepted_where_a_number_is_expected() -> None:
-    assert parse_recipe({**MINIMAL, "lora": {"dropout": 0}}, "r.toml").lora.dropout == 0.0
+    assert parse_recipe({**MINIMAL, "adapter": {"dropout": 0}}, "r.toml").adapter.dropout == 0.0
 
 
 def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path, recipe: Recipe) -> None:
@@ -62,6 +90,34 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path, recipe: Recipe
     path.write_text(tomli_w.dumps(recipe_table(recipe)), encoding="utf-8")
 
     assert load_recipe(path) == recipe
+
+
+WHOLE = Recipe(
+    base=Base(model="b"),
+    head=Head(strategy="dynamic", taps=(2, 4)),
+    adapter=Adapter(kind="experts", rank=8, allocation=Allocation(method="mola", beta=0.5)),
+    alignment=Alignment(layer=3, symmetric=True, texts=(ParallelText("a.et", "et"), ParallelText("a.en", "en"))),
+    train=(DataFile("t.tsv", lp="et-en", rows=9),),
+    dev=(DataFile("d.tsv"),),
+)
+
+
+def test_a_recipe_that_uses_every_table_reads_back_as_itself(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(recipe_table(WHOLE)), encoding="utf-8")
+
+    assert load_recipe(path) == WHOLE
+
+
+def test_without_an_alignment_table_nothing_is_aligned() -> None:
+    assert parse_recipe(MINIMAL, "r.toml").alignment is None
+    assert parse_recipe({**MINIMAL, "alignment": {}}, "r.toml").alignment == Alignment()
+
+
+def test_defaults_of_the_alignment_are_the_published_ones() -> None:
+    alignment = Alignment()
+
+    assert (alignment.temperature, alignment.symmetric, alignment.pairs_per_batch) == (0.1, False, 32)
 
 
 def test_unreadable_recipe_files_are_refused(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import torch
 from transformers import AutoModel
 
 from qe_edge.errors import UsageError
-from qe_edge_train.build import LINEAR_MAPS, add_adapter
-from qe_edge_train.recipe import Lora
-from qe_edge_train.tapped import HeadOptions, RegressionHead, TappedRegressor, cut_decoder, load_decoder
+from qe_edge_train.adapters import LINEAR_MAPS, add_adapter
+from qe_edge_train.decoder import blocks, cut_decoder, load_decoder
+from qe_edge_train.heads import HeadOptions, RegressionHead
+from qe_edge_train.recipe import Adapter
+from qe_edge_train.tapped import TappedRegressor, hidden_states
 
 PREFIX = torch.tensor([[3, 9, 4, 27]])
 TOKENS = torch.tensor([[11, 45, 6, 80, 0], [5, 9, 33, 2, 61]])
@@ -21,7 +23,8 @@ LAST = torch.tensor([3, 4])
 def tapped(base: Path, tap: int) -> TappedRegressor:
     torch.manual_seed(1)
     decoder = cut_decoder(load_decoder(str(base), torch.float32), tap)
-    model = TappedRegressor(add_adapter(decoder, Lora(rank=4)), RegressionHead(HeadOptions(64, True, True)))
+    adapted = add_adapter(decoder, Adapter(rank=4), [4] * (4 - tap + 1))
+    model = TappedRegressor(adapted, RegressionHead(HeadOptions(64, True, True)))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -37,7 +40,7 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(tiny_base: Path, 
 
     with torch.no_grad():
         expected = whole(TOKENS, output_hidden_states=True).hidden_states[-tap]
-        state, _ = cut.states(TOKENS, None)
+        (state,), _ = cut.states(TOKENS, None)
 
     assert isinstance(cut.decoder.layers, torch.nn.ModuleList)
     assert len(cut.decoder.layers) == 4 - tap + 1
@@ -90,13 +93,58 @@ def test_a_tap_beyond_the_depth_is_refused(tiny_base: Path) -> None:
         cut_decoder(load_decoder(str(tiny_base), torch.float32), 5)
 
 
-def test_the_head_works_in_standard_units() -> None:
-    head = RegressionHead(HeadOptions(2, layer_norm=False, bias=True))
-    with torch.no_grad():
-        head.linear.weight.copy_(torch.tensor([[1.0, -2.0]]))
-        head.linear.bias.fill_(0.5)
-    head.shift.fill_(60.0)
-    head.scale.fill_(10.0)
+@pytest.mark.parametrize("taps", [(1, 3), (2, 4), (2, 3, 4)])
+def test_several_taps_are_the_hidden_states_of_the_whole_decoder_in_their_order(
+    tiny_base: Path, taps: tuple[int, ...]
+) -> None:
+    whole = AutoModel.from_pretrained(tiny_base, attn_implementation="eager")
+    offsets = tuple(tap - min(taps) for tap in taps)
+    head = RegressionHead(HeadOptions(64, False, False, "multi", offsets))
+    cut = TappedRegressor(cut_decoder(load_decoder(str(tiny_base), torch.float32), min(taps)), head)
 
-    # 10 * (3 - 2 * 1 + .5) + 60 = 75
-    assert head(torch.tensor([[3.0, 1.0]])).tolist() == [75.0]
+    with torch.no_grad():
+        expected = whole(TOKENS, output_hidden_states=True).hidden_states
+        at_once, _ = cut.last_states(TOKENS, LAST, None)
+        prefix = cut.prefix(TOKENS[:, :2])
+        after_prefix, _ = cut.last_states(TOKENS[:, 2:], LAST - 2, prefix)
+
+    for tap, one, other in zip(taps, at_once, after_prefix, strict=True):
+        state = expected[-tap][torch.arange(2), LAST]
+        torch.testing.assert_close(one, state, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(other, state, atol=2e-6, rtol=1e-5)
+
+
+def test_a_prefix_of_no_tokens_is_no_prefix(tiny_base: Path) -> None:
+    model = tapped(tiny_base, 2).eval()
+
+    with torch.no_grad():
+        empty, _ = model(TOKENS, LAST, model.prefix(PREFIX[:, :0]))
+        none, _ = model(TOKENS, LAST, None)
+
+    torch.testing.assert_close(empty, none, atol=1e-6, rtol=0)
+
+
+def test_hidden_states_below_an_adapter_carry_gradient_and_those_above_do_not(tiny_base: Path) -> None:
+    decoder = add_adapter(load_decoder(str(tiny_base), torch.float32), Adapter(rank=4), [4] * 4)
+    for name, weight in decoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+
+    (state,) = hidden_states(decoder, TOKENS, [2])
+    state.square().sum().backward()
+
+    for name, parameter in decoder.named_parameters():
+        if "lora_" in name:
+            below = ".layers.0." in name or ".layers.1." in name
+            assert (parameter.grad is not None and bool(parameter.grad.abs().max() > 0)) == below, name
+
+
+def test_a_hidden_state_that_does_not_exist_is_refused_and_the_decoder_left_whole(tiny_base: Path) -> None:
+    decoder = load_decoder(str(tiny_base), torch.float32)
+    norm = decoder.norm
+
+    with pytest.raises(ValueError, match="hidden state 5 of a decoder with 4 blocks"):
+        hidden_states(decoder, TOKENS, [1, 5])
+
+    assert len(blocks(decoder)) == 4
+    assert decoder.norm is norm

@@ -20,12 +20,13 @@ from safetensors.torch import load_file
 
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, OutputError
+from qe_edge.prompt import ALOPE_PROMPT
+from qe_edge_train.decoder import cut_decoder, load_decoder
 from qe_edge_train.evaluate import predict
 from qe_edge_train.recipe import Base, Optimiser, Recipe, recipe_table
 from qe_edge_train.run import open_run
 from qe_edge_train.session import train_run
 from qe_edge_train.summary import summary_table
-from qe_edge_train.tapped import cut_decoder, load_decoder
 
 CPU = torch.device("cpu")
 
@@ -56,7 +57,9 @@ def test_training_learns_and_writes_a_complete_run(recipe: Recipe, tables: Path,
     assert list((run.folder / "tensorboard").iterdir())
     table = summary_table(run)
     assert f"mean{best['macro_spearman']:>21.3f}" in table
-    assert "3 of 4 blocks, TL-2" in table
+    assert "head      single, TL-2\n" in table
+    assert "3 of 4 blocks, float32\n" in table
+    assert f"LoRA of rank 4, {run.facts.trainable} trained parameters" in table
 
 
 def test_the_adapter_is_loaded_by_peft_itself_and_scores_as_recorded(
@@ -69,9 +72,9 @@ def test_the_adapter_is_loaded_by_peft_itself_and_scores_as_recorded(
     from qe_edge_train.tapped import TappedRegressor
 
     run = train_run(recipe, tmp_path / "run", tables, CPU, silent)
-    decoder = cut_decoder(load_decoder(recipe.base.model, torch.float32), recipe.head.tap)
+    decoder = cut_decoder(load_decoder(recipe.base.model, torch.float32), 2)
     model = TappedRegressor(PeftModel.from_pretrained(decoder, str(run.adapter)), run.head())
-    examples, _ = load_examples(recipe.dev, "mean", tables, 1)
+    examples, _ = load_examples(recipe.dev, "mean", tables, 1, ALOPE_PROMPT)
     data = encode(examples, prompt_encoder(base_facts(recipe.base), recipe.head))
     rows = range(len(examples))
 
@@ -135,7 +138,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tables: Path,
     with pytest.raises(KeyboardInterrupt):
         train_run(stopped, tmp_path / "run", tables, CPU, stop)
     assert (tmp_path / "run" / "checkpoint.pt").exists()
-    other = dataclasses.replace(stopped, lora=dataclasses.replace(recipe.lora, alpha=16))
+    other = dataclasses.replace(stopped, adapter=dataclasses.replace(recipe.adapter, alpha=16))
     with pytest.raises(InputError, match="belongs to another recipe"):
         train_run(other, tmp_path / "run", tables, CPU, silent)
 
@@ -191,6 +194,16 @@ def test_dev_rows_that_cannot_be_ranked_end_before_training(
         train_run(recipe, tmp_path / "run", tmp_path, CPU, silent)
 
 
+@pytest.mark.parametrize(("part", "said"), [("train", "no training data: add a"), ("dev", "no dev data: add a")])
+def test_a_recipe_without_data_ends_before_anything_is_written(
+    recipe: Recipe, tables: Path, tmp_path: Path, part: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        train_run(dataclasses.replace(recipe, **{part: ()}), tmp_path / "run", tables, CPU, silent)
+
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_same_table_for_training_and_dev_is_refused(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training rows are left"):
         train_run(dataclasses.replace(recipe, train=recipe.dev), tmp_path / "run", tables, CPU, silent)
@@ -227,7 +240,7 @@ def test_four_bit_training_moves_the_adapter_and_leaves_the_base(recipe: Recipe,
 
 
 def test_a_tap_beyond_the_depth_ends_before_training(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
-    deep = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, tap=9))
+    deep = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, taps=(9,)))
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(recipe_table(deep)), encoding="utf-8")
     command = [sys.executable, "-m", "qe_edge", "train", str(path), "-o", str(tmp_path / "run"), "--data", str(tables)]

@@ -12,6 +12,10 @@ from torch import Tensor
 from qe_edge.tokens import Pair, PromptEncoder
 from qe_edge_train.data import Example
 
+LENGTH_STEP = 16
+"""Batches are padded to a multiple of this: with few different shapes the allocator reuses what it has, with hundreds
+its memory grows for as long as a training lasts (docs/log.md)."""
+
 POOL = 50
 """Micro-batches among which rows are sorted by length: little padding, and still a random order."""
 
@@ -47,7 +51,7 @@ class Batch:
 
 def encode(examples: Sequence[Example], encoder: PromptEncoder) -> EncodedSet:
     """Tokenise examples."""
-    bodies = encoder.bodies([(example.names, example.source, example.translation) for example in examples])
+    bodies = encoder.bodies([(example.names, example.texts) for example in examples])
     names = {example.names for example in examples}
     return EncodedSet(examples, [body.ids for body in bodies], {pair: encoder.fixed(pair).prefix for pair in names})
 
@@ -82,11 +86,14 @@ def sorted_batches(data: EncodedSet, rows: Sequence[int], size: int) -> Iterator
 
 
 def collate(data: EncodedSet, rows: list[int], device: torch.device, share_prefix: bool = True) -> Batch:
-    """Tensors of rows of one pair, padded on the right with id 0 (never read: attention is causal)."""
+    """Tensors of rows of one pair, padded on the right with id 0 (never read: attention is causal).
+
+    S is a multiple of LENGTH_STEP.
+    """
     prefix = data.prefixes[data.examples[rows[0]].names]
     own = [data.bodies[i] if share_prefix else prefix + data.bodies[i] for i in rows]
-    longest = max(map(len, own))
-    tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in own], device=device)
+    length = -(-max(map(len, own)) // LENGTH_STEP) * LENGTH_STEP
+    tokens = torch.tensor([ids + [0] * (length - len(ids)) for ids in own], device=device)
     last = torch.tensor([len(ids) - 1 for ids in own], device=device)
     shared = torch.tensor([prefix if share_prefix else []], dtype=torch.int64, device=device)
     return Batch(shared, tokens, last, rows)

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import Prompt
+from qe_edge.taps import blocks_kept
 from qe_edge.tokens import PromptEncoder
-from qe_edge_train.recipe import Base, Head, Lora, Recipe
-from qe_edge_train.tapped import (
-    FAMILIES,
-    HeadOptions,
-    RegressionHead,
-    TappedRegressor,
-    attention_limit,
-    cut_decoder,
-    load_decoder,
-)
-
-LINEAR_MAPS = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    *("qkv_proj", "gate_up_proj"),
-)
-"""The seven linear maps of a block; the last two are the fused forms of the Phi3 family."""
+from qe_edge_train.adapters import add_adapter, attach_adapter
+from qe_edge_train.allocation import block_alphas, block_counts
+from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder, plain_decoder
+from qe_edge_train.heads import HeadOptions, RegressionHead
+from qe_edge_train.recipe import Base, Head, Recipe
+from qe_edge_train.run import Run
+from qe_edge_train.tapped import TappedRegressor
 
 
 @dataclass(frozen=True)
@@ -98,39 +88,94 @@ def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedMo
     return cut_decoder(decoder, tap)
 
 
-def add_adapter(decoder: PreTrainedModel, lora: Lora) -> PeftModel:
-    """Put LoRA on the linear maps of every kept block. The block indices are recorded, so that peft loads the
-    adapter onto the cut and onto the whole base alike."""
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        bias="none",
-        target_modules=list(LINEAR_MAPS),
-        layers_to_transform=list(range(decoder.config.num_hidden_layers)),
-        layers_pattern="layers",
-    )
-    with warnings.catch_warnings():
-        # transformers calls a deprecated property of its own while peft wraps the model
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        wrapped = get_peft_model(decoder, config)
-    assert isinstance(wrapped, PeftModel)
-    return wrapped
+def kept_blocks(recipe: Recipe, facts: BaseFacts) -> int:
+    """Blocks that a recipe's run needs: up to its highest tap, and up to the aligned layer.
+
+    Raises UsageError for a tap beyond the depth and InputError for an aligned layer that the taps cut off.
+    """
+    for tap in recipe.head.taps:
+        blocks_kept(tap, facts.blocks)
+    kept = blocks_kept(min(recipe.head.taps), facts.blocks)
+    if recipe.alignment is not None and aligned_layer(recipe, facts) > kept:
+        raise InputError(
+            f"[alignment] layer = {aligned_layer(recipe, facts)}: the taps keep {kept} of {facts.blocks} blocks, so "
+            f"hidden_states[{kept}] is the last; lower the layer or tap higher"
+        )
+    return kept
 
 
-def build_model(recipe: Recipe, facts: BaseFacts, device: torch.device) -> TappedRegressor:
-    """The model to train, on `device`, its adapter and head freshly initialised from the recipe's seed.
+def aligned_layer(recipe: Recipe, facts: BaseFacts) -> int:
+    """Index of the hidden state that is aligned. Raises InputError when the base has none of that index."""
+    assert recipe.alignment is not None
+    layer = recipe.alignment.layer or facts.blocks // 2
+    if layer >= facts.blocks:
+        raise InputError(
+            f"[alignment] layer = {layer}: a base of {facts.blocks} blocks has un-normed layers 1 to {facts.blocks - 1}"
+        )
+    return layer
+
+
+def adapter_counts(recipe: Recipe, facts: BaseFacts, kept: int) -> list[int]:
+    """What the adapter gives each of the first `kept` blocks: ranks, or experts; empty without an adapter.
+
+    Allocation by alpha reads the spectra of the base's full-precision weights, before any quantisation. Raises
+    UsageError when there is less to give than there are blocks.
+    """
+    adapter = recipe.adapter
+    if adapter.kind == "none":
+        return []
+    if adapter.kind == "lora":
+        return [adapter.rank] * kept
+    total = round(adapter.experts * kept) if adapter.kind == "experts" else adapter.rank * kept
+    chosen = adapter.allocation
+    alphas = None
+    if chosen.method == "alpha":
+        alphas = block_alphas(load_decoder(recipe.base.model, torch.float32), chosen.estimator)[:kept]
+    return block_counts(chosen.method, alphas, kept, total, chosen.beta)
+
+
+def build_decoder(recipe: Recipe, facts: BaseFacts, kept: int, counts: list[int], device: torch.device) -> nn.Module:
+    """The base cut to `kept` blocks with a fresh adapter, initialised from the recipe's seed."""
+    torch.manual_seed(recipe.optimiser.seed)
+    decoder = load_cut_decoder(recipe.base, facts.blocks - kept + 1, device)
+    adapted = add_adapter(decoder, recipe.adapter, counts).to(device)
+    if recipe.optimiser.gradient_checkpointing:
+        decoder.activation_checkpointing_enable({"use_reentrant": False})
+    return adapted
+
+
+def build_model(
+    recipe: Recipe, facts: BaseFacts, kept: int, counts: list[int], device: torch.device
+) -> TappedRegressor:
+    """The model to train on a task, on `device`, its adapter and head freshly initialised from the recipe's seed.
 
     Raises InputError when the token limit is beyond what every block can attend to.
     """
-    torch.manual_seed(recipe.optimiser.seed)
-    decoder = load_cut_decoder(recipe.base, recipe.head.tap, device)
-    limit = attention_limit(decoder)
+    decoder = build_decoder(recipe, facts, kept, counts, device)
+    limit = attention_limit(plain_decoder(decoder))
     if recipe.head.token_limit > limit:
         raise InputError(f"[head] token_limit = {recipe.head.token_limit}: this base attends to at most {limit} tokens")
-    head = RegressionHead(HeadOptions(facts.hidden_size, recipe.head.layer_norm, recipe.head.bias))
-    model = TappedRegressor(add_adapter(decoder, recipe.lora), head.to(device))
-    if recipe.optimiser.gradient_checkpointing:
-        decoder.activation_checkpointing_enable({"use_reentrant": False})
-        model.recomputes = True
+    model = TappedRegressor(decoder, RegressionHead(head_options(recipe.head, facts)).to(device))
+    model.recomputes = recipe.optimiser.gradient_checkpointing
     return model
+
+
+def head_options(head: Head, facts: BaseFacts) -> HeadOptions:
+    """The shape of a recipe's head."""
+    offsets = tuple(tap - min(head.taps) for tap in head.taps)
+    return HeadOptions(facts.hidden_size, head.layer_norm, head.bias, head.strategy, offsets)
+
+
+def adapted_decoder(run: Run, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+    """The cut decoder of a finished run with its adapter, unmerged, in evaluation mode.
+
+    dtype: type of its weights, if not that of training; of a 4-bit base the dequantised values, which are what the
+    adapter was trained against, the original weights being another model. Raises UsageError when the base cannot be
+    loaded.
+    """
+    decoder = load_cut_decoder(run.recipe.base, run.facts.blocks_total - run.facts.blocks_kept + 1, device)
+    if dtype is not None:
+        if run.recipe.base.quantisation == "nf4":
+            decoder = decoder.dequantize(dtype)
+        nn.Module.to(decoder, dtype=dtype)
+    return attach_adapter(decoder, run.adapter).requires_grad_(False).eval().to(device)

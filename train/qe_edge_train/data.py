@@ -11,28 +11,33 @@ from pathlib import Path
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError
 from qe_edge.languages import english_name
+from qe_edge.prompt import Prompt
+from qe_edge.table.columns import accepted_names
 from qe_edge.table.table import open_table
 from qe_edge.tokens import Pair
 from qe_edge_train.recipe import DataFile
 
+ALL = "all"
+"""stands for the language pair of every row where the prompt names no language"""
+
 
 @dataclass(frozen=True)
 class Example:
-    """One scored translation."""
+    """One row with its score."""
 
     pair: str
-    """language pair, as et-en"""
+    """language pair, as et-en, or ALL"""
     names: Pair
-    """English names of the two languages, as they stand in the prompt"""
-    source: str
-    translation: str
+    """English names of the two languages, as they stand in the prompt; two empty ones where it names none"""
+    texts: tuple[str, ...]
+    """one for each text field of the prompt"""
     score: float
     """the number to learn"""
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What makes two rows the same translation, whatever their scores."""
-        return self.pair, self.source, self.translation
+    def key(self) -> tuple[str, ...]:
+        """What makes two rows the same to the model, whatever their scores."""
+        return self.pair, *self.texts
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class FileFacts:
     sha256: str
     quoting: str
     rows: int
-    """rows in the table"""
+    """rows in the table, or in the part of it that is used"""
     used: int
     """rows left without duplicates, empty cells and the sample limit"""
     duplicates: int
@@ -51,19 +56,27 @@ class FileFacts:
 
 
 def load_examples(
-    files: Sequence[DataFile], column: str, folder: Path, seed: int
+    files: Sequence[DataFile], column: str, folder: Path, seed: int, prompt: Prompt
 ) -> tuple[list[Example], list[FileFacts]]:
-    """Read tables relative to `folder`; duplicate (pair, source, translation) rows and empty texts are left out.
+    """Read tables relative to `folder`; rows that repeat pair and texts, and rows with an empty text, are left out.
 
-    Raises InputError with file, line and value for rows that cannot be read and for scores that are not numbers.
+    column: name of the column with the score; prompt: its text fields are the columns read.
+    Raises InputError with file, line and value for rows that cannot be read and for scores that are not numbers, and
+    when the score would be one of the texts.
     """
+    texts = {name.casefold() for field in prompt.fields for name in accepted_names(field)}
+    if column.strip().casefold() in texts:
+        raise InputError(f"[target] column = {column!r} is also a text of the prompt; learn another column")
     examples: list[Example] = []
     facts: list[FileFacts] = []
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
     for file in files:
         path = folder / file.path
-        read, quoting = _read(path, file.lp, column)
-        kept = [example for example in read if example.source.strip() and example.translation.strip()]
+        whole, quoting = _read(path, file.lp, column, prompt)
+        if file.first_row > len(whole):
+            raise InputError(f"{path}: has {len(whole)} rows, first_row = {file.first_row}; lower it")
+        read = whole[file.first_row - 1 : file.last_row or None]
+        kept = [example for example in read if all(text.strip() for text in example.texts)]
         unique: list[Example] = []
         for example in kept:
             if example.key not in seen:
@@ -98,10 +111,14 @@ def facts_table(facts: Sequence[FileFacts]) -> list[dict[str, object]]:
     return [asdict(item) for item in facts]
 
 
-def _read(path: Path, lp: str, column: str) -> tuple[list[Example], str]:
-    names: dict[str, Pair] = {}
+def _read(path: Path, lp: str, column: str, prompt: Prompt) -> tuple[list[Example], str]:
+    names: dict[str, Pair] = {ALL: ("", "")}
     examples: list[Example] = []
-    with open_table(str(path), lp=lp or None) as table:
+    if lp and not prompt.uses_languages:
+        raise InputError(
+            f"{path}: lp = {lp!r}, and the prompt names no language; remove lp from its table in the recipe"
+        )
+    with open_table(str(path), prompt=prompt, lp=lp or None) as table:
         if table.assumed:  # a guess is good enough for scoring, not for training
             raise InputError(f"{path}: no language pair is given; add lp to its table in the recipe, or a column lp")
         if column not in table.columns:
@@ -115,9 +132,10 @@ def _read(path: Path, lp: str, column: str) -> tuple[list[Example], str]:
             score = _number(text)
             if score is None:
                 raise InputError(f"{item.place}: column `{column}` holds {text!r}, not a finite number")
-            if row.pair not in names:
-                names[row.pair] = (english_name(row.source_language), english_name(row.target_language))
-            examples.append(Example(row.pair, names[row.pair], row.source, row.translation, score))
+            pair = row.pair if prompt.uses_languages else ALL
+            if pair not in names:
+                names[pair] = (english_name(row.source_language), english_name(row.target_language))
+            examples.append(Example(pair, names[pair], row.texts, score))
         return examples, table.quoting
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from qe_edge.metrics import Agreement, FloatArray, agreement, macro_spearman
-from qe_edge_train.batches import EncodedSet, collate, sorted_batches
+from qe_edge_train.batches import Batch, EncodedSet, collate, sorted_batches
 from qe_edge_train.tapped import KeyValues, TappedRegressor
 
 SCORING_BATCH = 32
@@ -22,15 +22,36 @@ def predict(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], devic
     """Scores of the given rows, in their order, on the score scale; the prefix of a pair is run once."""
     model.eval()
     scores: dict[int, float] = {}
-    prefixes: dict[str, KeyValues] = {}
+    for batch, past in _batches(model, data, rows, device):
+        values, _ = model(batch.tokens, batch.last, past)
+        scores.update(zip(batch.rows, values.tolist(), strict=True))
+    return np.array([scores[i] for i in rows])
+
+
+@torch.no_grad()
+def head_features(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> FloatArray:
+    """What the head's linear maps read of the given rows, [rows, M, H], in their order."""
+    model.eval()
+    features: dict[int, FloatArray] = {}
+    for batch, past in _batches(model, data, rows, device):
+        states, _ = model.last_states(batch.tokens, batch.last, past)
+        with torch.autocast(device.type, enabled=False):
+            read = model.head.features(torch.stack(states, 1))
+        features.update(zip(batch.rows, read.double().cpu().numpy(), strict=True))
+    return np.stack([features[i] for i in rows])
+
+
+def _batches(
+    model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device
+) -> Iterator[tuple[Batch, KeyValues | None]]:
+    """Length-sorted batches of some rows, each with the keys and values of its pair's prefix."""
+    prefixes: dict[str, KeyValues | None] = {}
     for indices in sorted_batches(data, rows, SCORING_BATCH):
         batch = collate(data, indices, device)
         pair = data.examples[indices[0]].pair
         if pair not in prefixes:
             prefixes[pair] = model.prefix(batch.prefix)
-        values, _ = model(batch.tokens, batch.last, prefixes[pair])
-        scores.update(zip(indices, values.tolist(), strict=True))
-    return np.array([scores[i] for i in rows])
+        yield batch, prefixes[pair]
 
 
 def dev_sample(data: EncodedSet, rows_per_pair: int, seed: int) -> list[int]:

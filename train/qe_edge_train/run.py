@@ -2,8 +2,8 @@
 
 recipe.toml          the resolved recipe
 run.json             facts: base, data, environment, best step, dev metrics
-adapter/             PEFT adapter of the best checkpoint, loadable by peft itself
-head.safetensors     regression head of the best checkpoint
+adapter/             adapter of the best checkpoint; LoRA is loadable by peft itself
+head.safetensors     regression head of the best checkpoint; not in a run that only aligns
 tokenizer.json       the base's tokenizer
 history.jsonl        training and dev metrics, a line each
 tensorboard/         the same for TensorBoard
@@ -22,12 +22,13 @@ from typing import Any
 
 import tomli_w
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from qe_edge.errors import InputError
+from qe_edge_train.adapters import save_adapter
+from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Recipe, load_recipe, recipe_table
-from qe_edge_train.tapped import HeadOptions, RegressionHead
 
 RECIPE_FILE = "recipe.toml"
 FACTS_FILE = "run.json"
@@ -51,7 +52,12 @@ class RunFacts:
     """blocks trained"""
     bos: int | None
     """id before every prompt"""
-    head: HeadOptions
+    head: HeadOptions | None
+    """none in a run that only aligns"""
+    adapter: list[int]
+    """what the adapter gives each block: ranks, or experts"""
+    trainable: int
+    """trained parameters"""
     language_pairs: list[str]
     """pairs trained on"""
     data_folder: str
@@ -63,7 +69,8 @@ class RunFacts:
     best_step: int
     """optimiser step of the best checkpoint"""
     dev: dict[str, Any]
-    """dev metrics of the best checkpoint, per pair, and `macro_spearman`"""
+    """dev metrics of the best checkpoint, per pair, and `macro_spearman`; of a run that only aligns
+    `retrieval_accuracy`"""
     summary: dict[str, float]
     """seconds, tokens per second, peak memory"""
 
@@ -81,7 +88,12 @@ class Run:
         return self.folder / ADAPTER_FOLDER
 
     def head(self) -> RegressionHead:
-        """The trained head, on the CPU."""
+        """The trained head, on the CPU. Raises InputError for a run without one."""
+        if self.facts.head is None:
+            raise InputError(
+                f"{self.folder}: this run only aligns languages and has no head; train one with a task, or merge its "
+                "adapter into that of a task with `qe-edge merge-adapters`"
+            )
         head = RegressionHead(self.facts.head)
         head.load_state_dict(load_file(self.folder / HEAD_FILE))
         return head
@@ -96,7 +108,8 @@ def open_run(folder: Path) -> Run:
     if not (folder / FACTS_FILE).is_file():
         raise InputError(f"{folder}: the run is not finished; continue it with the same `qe-edge train` command")
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-    facts["head"] = HeadOptions(**facts["head"])
+    if facts["head"] is not None:
+        facts["head"] = HeadOptions(**{**facts["head"], "offsets": tuple(facts["head"]["offsets"])})
     return Run(folder, load_recipe(folder / RECIPE_FILE), RunFacts(**facts))
 
 
@@ -111,10 +124,11 @@ def save_facts(folder: Path, facts: RunFacts) -> None:
     replace_file(folder / FACTS_FILE, text.encode())
 
 
-def save_best(folder: Path, adapter: PeftModel, head: RegressionHead) -> None:
+def save_best(folder: Path, decoder: nn.Module, head: RegressionHead | None) -> None:
     """Write adapter and head of the best checkpoint so far."""
-    adapter.save_pretrained(str(folder / ADAPTER_FOLDER))
-    save_file({name: tensor.contiguous().cpu() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
+    save_adapter(decoder, folder / ADAPTER_FOLDER)
+    if head is not None:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
 
 
 def append_history(folder: Path, record: dict[str, Any]) -> None:

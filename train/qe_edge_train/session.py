@@ -9,14 +9,31 @@ from pathlib import Path
 
 import torch
 
+from qe_edge.bundle import file_sha256
 from qe_edge.errors import DeviceError, InputError, OutputError
+from qe_edge.prompt import Prompt
 from qe_edge_train import run as files
-from qe_edge_train.batches import encode
-from qe_edge_train.build import base_facts, build_model, prompt_encoder
+from qe_edge_train.alignment.parallel import ParallelSet, load_parallel
+from qe_edge_train.batches import EncodedSet, encode
+from qe_edge_train.build import (
+    BaseFacts,
+    adapter_counts,
+    aligned_layer,
+    base_facts,
+    build_decoder,
+    build_model,
+    kept_blocks,
+    prompt_encoder,
+)
 from qe_edge_train.data import Example, facts_table, load_examples, without
+from qe_edge_train.decoder import blocks
 from qe_edge_train.loop import Report, Trainer, describe
-from qe_edge_train.recipe import Recipe
+from qe_edge_train.objectives import AlignmentObjective, Objective, TaskObjective
+from qe_edge_train.recipe import Alignment, Recipe
+from qe_edge_train.recipe.options import refuse
 from qe_edge_train.run import Run, RunFacts
+from qe_edge_train.selection import DevScores, Retrieval
+from qe_edge_train.warm_start import start_head
 
 
 def pick_device(requested: str) -> torch.device:
@@ -29,27 +46,122 @@ def pick_device(requested: str) -> torch.device:
 
 
 def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.device, report: Report) -> Run:
-    """Train a recipe into `folder`, or continue the interrupted run that is there.
+    """Train a recipe's task into `folder`, or continue the interrupted run that is there.
 
-    Raises InputError when the folder holds a finished run or one of another recipe or data, or when the rows cannot be
-    learnt from or compared with; OutputError when the folder cannot be written. A refused run changes nothing.
+    With an [alignment] table every step on the task is followed by one on the parallel texts. Raises InputError when
+    the folder holds a finished run or one of another recipe or data, or when the rows cannot be learnt from or compared
+    with; OutputError when the folder cannot be written. A refused run changes nothing.
     """
+    refuse(not recipe.train, "no training data: add a [[train]] table with a path")
+    refuse(not recipe.dev, "no dev data: add a [[dev]] table with a path (it selects the best checkpoint)")
     _check_folder(folder)
     facts = base_facts(recipe.base)
-    encoder = prompt_encoder(facts, recipe.head)
-    seed = recipe.optimiser.seed
-    train_rows, train_facts = load_examples(recipe.train, recipe.target.column, data_folder, seed)
-    dev_rows, dev_facts = load_examples(recipe.dev, recipe.target.column, data_folder, seed)
+    kept = kept_blocks(recipe, facts)
+    counts = adapter_counts(recipe, facts, kept)
+    train, dev, data = _task_data(recipe, facts, data_folder, report)
+    parallel = None
+    if recipe.alignment is not None:
+        parallel, _, read = parallel_sets(recipe.alignment, data_folder)
+        data += read
+    model = build_model(recipe, facts, kept, counts, device)
+    task = TaskObjective(recipe, model, train, device)
+    if recipe.head.start == "closed_form" and not (folder / files.CHECKPOINT_FILE).exists():
+        report("fitting the head to the states of the untrained base")
+        start_head(task)
+    objectives: list[Objective] = [task]
+    if parallel is not None:
+        layer = aligned_layer(recipe, facts)
+        objectives.append(
+            AlignmentObjective(recipe, model.decoder, layer, parallel, facts.tokenizer, facts.bos, device)
+        )
+    trainer = Trainer(
+        recipe,
+        model.decoder,
+        model.head,
+        objectives,
+        len(task) * len(objectives),
+        DevScores(recipe, model, dev, device),
+        folder,
+        device,
+        report,
+        [str(item["sha256"]) for item in data],
+    )
+    pairs = train.pairs if Prompt(recipe.head.prompt).uses_languages else []
+    return _run(trainer, facts, counts, pairs, data, data_folder)
+
+
+def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.device, report: Report) -> Run:
+    """Align a layer of a recipe's base, without a task, into `folder`, or continue the interrupted run that is there.
+
+    The run has an adapter up to the aligned layer and no head. Raises as `train_run` does.
+    """
+    refuse(recipe.alignment is None, "nothing to align: add an [alignment] table and its [[alignment.texts]]")
+    assert recipe.alignment is not None
+    _check_folder(folder)
+    facts = base_facts(recipe.base)
+    layer = aligned_layer(recipe, facts)
+    counts = adapter_counts(recipe, facts, layer)
+    parallel, held_out, data = parallel_sets(recipe.alignment, data_folder)
+    refuse(held_out is None, "[alignment] held_out = 0: lines are needed that choose the best checkpoint")
+    assert held_out is not None
+    decoder = build_decoder(recipe, facts, layer, counts, device)
+    objective = AlignmentObjective(recipe, decoder, layer, parallel, facts.tokenizer, facts.bos, device)
+    selection = Retrieval(recipe, decoder, layer, held_out, facts.tokenizer, facts.bos, device)
+    steps = recipe.alignment.steps or objective.one_pass()
+    report(f"{len(parallel)} lines in {len(parallel.languages)} languages, {len(held_out)} held out, {steps} steps")
+    report(f"before: {selection.measure(whole=True).said}")
+    hashes = [str(item["sha256"]) for item in data]
+    trainer = Trainer(recipe, decoder, None, [objective], steps, selection, folder, device, report, hashes)
+    return _run(trainer, facts, counts, [], data, data_folder)
+
+
+def parallel_sets(
+    options: Alignment, data_folder: Path
+) -> tuple[ParallelSet, ParallelSet | None, list[dict[str, object]]]:
+    """The lines that are trained on, those held out (none if none are asked for), and facts of the files."""
+    first, held = options.first_line, options.held_out
+    if options.lines:
+        trained = load_parallel(options.texts, data_folder, first, options.lines)
+        held_out = load_parallel(options.texts, data_folder, first + options.lines, held) if held else None
+    else:
+        whole = load_parallel(options.texts, data_folder, first)
+        refuse(
+            len(whole) <= held, f"[alignment] held_out = {held}: there are {len(whole)} lines from {first}; lower it"
+        )
+        trained, held_out = (
+            whole.part(0, len(whole) - held),
+            whole.part(len(whole) - held, len(whole)) if held else None,
+        )
+    files = [{"path": text.path, "sha256": file_sha256(data_folder / text.path)} for text in options.texts]
+    return trained, held_out, [dict(item) for item in files]
+
+
+def _task_data(
+    recipe: Recipe, facts: BaseFacts, data_folder: Path, report: Report
+) -> tuple[EncodedSet, EncodedSet, list[dict[str, object]]]:
+    """Training and dev rows, encoded, and facts of their tables."""
+    encoder, prompt = prompt_encoder(facts, recipe.head), Prompt(recipe.head.prompt)
+    column, seed = recipe.target.column, recipe.optimiser.seed
+    train_rows, train_facts = load_examples(recipe.train, column, data_folder, seed, prompt)
+    dev_rows, dev_facts = load_examples(recipe.dev, column, data_folder, seed, prompt)
     clean = without(train_rows, dev_rows)
     _check_rows(clean, dev_rows)
     report(
         f"{len(clean)} training rows ({len(train_rows) - len(clean)} also in dev: left out), {len(dev_rows)} dev rows"
     )
-    train, dev = encode(clean, encoder), encode(dev_rows, encoder)
+    return encode(clean, encoder), encode(dev_rows, encoder), facts_table([*train_facts, *dev_facts])
 
-    model = build_model(recipe, facts, device)
-    hashes = [item.sha256 for item in (*train_facts, *dev_facts)]
-    trainer = Trainer(recipe, model, train, dev, folder, device, report, hashes)
+
+def _run(
+    trainer: Trainer,
+    facts: BaseFacts,
+    counts: list[int],
+    pairs: list[str],
+    data: list[dict[str, object]],
+    data_folder: Path,
+) -> Run:
+    """Train to the end and write what a finished run holds."""
+    recipe, folder, device = trainer.recipe, trainer.folder, trainer.device
     trainer.resume()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,12 +175,14 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
         RunFacts(
             family=facts.family,
             blocks_total=facts.blocks,
-            blocks_kept=model.adapter().config.num_hidden_layers,
+            blocks_kept=len(blocks(trainer.decoder)),
             bos=facts.bos,
-            head=model.head.options,
-            language_pairs=train.pairs,
+            head=None if trainer.head is None else trainer.head.options,
+            adapter=counts,
+            trainable=sum(parameter.numel() for parameter in trainer.parameters),
+            language_pairs=pairs,
             data_folder=str(data_folder),
-            data=facts_table([*train_facts, *dev_facts]),
+            data=data,
             environment=files.environment(device),
             best_step=progress.best_step,
             dev=trainer.dev_of_best(),

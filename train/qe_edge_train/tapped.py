@@ -1,102 +1,42 @@
-"""The tapped decoder: a causal decoder cut above its tap, with a regression head on the last real token.
+"""The tapped decoder: a causal decoder cut above its highest tap, with a regression head on the last real token.
 
-This is the one forward pass of the project: training runs it, and export wraps the very same module.
+This is the one forward pass of the project: training, probing and alignment run it, and export wraps the very same
+module.
 
-Shapes: B rows, S body tokens, P prefix tokens, H hidden size, G key/value heads, D head size, L blocks kept.
+Shapes: B rows, S body tokens, P prefix tokens, H hidden size, K taps, G key/value heads, D head size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModel, DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-from transformers.utils import logging as transformers_logging
 
-from qe_edge.errors import UsageError
-from qe_edge.taps import blocks_kept, keeps_final_norm
-from qe_edge_train import attention
-
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "cohere")
-"""`model_type` of the decoders whose taps and exports are tested; others are refused by name."""
+from qe_edge_train.decoder import blocks, plain_decoder
+from qe_edge_train.heads import RegressionHead
 
 KeyValues = list[tuple[Tensor, Tensor]]
 """Keys and values of every block, each [B or 1, G, P, D]."""
 
 
-def cut_decoder(decoder: PreTrainedModel, tap: int) -> PreTrainedModel:
-    """Drop the blocks above TL-`tap`, in place, and the final norm unless the tap is TL-1.
+def mixed_precision(device: torch.device, dtype: str) -> torch.autocast:
+    """Matrix products in bfloat16 if that is a recipe's `[base] dtype`; the adapter's own weights stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
-    The last hidden state is then `hidden_states[-tap]` of the uncut decoder. Raises UsageError for a tap beyond the
-    depth, for a decoder family that is not supported, and for a model whose attention is not causal.
+
+def hidden_states(decoder: nn.Module, tokens: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """hidden_states[i] [B, S, H] of tokens [B, S], padded on the right, for every index i of `layers`.
+
+    Index 0 is the embedding output, i the residual stream after block i, without the final norm; only the last index
+    of a decoder that has its final norm is normed. Blocks above the highest index are not run.
     """
-    config = decoder.config
-    if config.model_type not in FAMILIES:
-        raise UsageError(f"decoder family {config.model_type!r} is not supported; supported are {', '.join(FAMILIES)}")
-    if getattr(config, "use_bidirectional_attention", False):
-        raise UsageError(f"this {config.model_type} model attends to later tokens too; a causal decoder is needed")
-    keep = blocks_kept(tap, config.num_hidden_layers)
-    assert isinstance(decoder.layers, nn.ModuleList)
-    decoder.layers = decoder.layers[:keep]
-    config.num_hidden_layers = keep
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:keep]
-    if not keeps_final_norm(tap):
-        decoder.norm = nn.Identity()
-    return decoder
-
-
-def attention_limit(decoder: PreTrainedModel) -> int:
-    """The longest prompt, in tokens, for which every block of this decoder attends to all earlier tokens.
-
-    Bounded by the position range and by a sliding window, where one is in use: inside it, windowed and full
-    attention are the same, so one mask serves all blocks.
-    """
-    config = decoder.config
-    limit = int(config.max_position_embeddings)
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True):
-        limit = min(limit, int(window))
-    return limit
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """Shape and scale of a regression head."""
-
-    hidden_size: int
-    """number of features it reads"""
-    layer_norm: bool
-    """whether a LayerNorm comes before the linear layer"""
-    bias: bool
-    """whether the linear layer has a bias"""
-
-
-class RegressionHead(nn.Module):
-    """One linear map from a hidden state to a score, optionally after a LayerNorm, in float32.
-
-    The linear output is in standard units; `shift` and `scale` bring it to the score scale (DA 0-100).
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, options: HeadOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.norm = nn.LayerNorm(options.hidden_size) if options.layer_norm else nn.Identity()
-        self.linear = nn.Linear(options.hidden_size, 1, bias=options.bias)
-        self.register_buffer("shift", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-
-    def forward(self, state: Tensor) -> Tensor:
-        """[B, H] -> scores [B] on the score scale, in float32 whatever the decoder computes in."""
-        with torch.autocast(state.device.type, enabled=False):
-            standard: Tensor = self.linear(self.norm(state.float())).squeeze(-1)
-            return standard * self.scale + self.shift
+    with _only(decoder, max(layers)):
+        return _run(decoder, tokens, layers, None, None)
 
 
 class TappedRegressor(nn.Module):
@@ -106,55 +46,98 @@ class TappedRegressor(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.head = head
+        self.layers = [len(blocks(decoder)) - offset for offset in head.options.offsets]
+        """index of the hidden state that each tap reads"""
         self.recomputes = False
         """whether training recomputes activations; then no keys and values are kept and no prefix can be shared"""
 
-    def adapter(self) -> PeftModel:
-        """The decoder with its adapter, which peft can save. Raises TypeError when there is no adapter."""
-        if not isinstance(self.decoder, PeftModel):
-            raise TypeError("this model has no adapter")
-        return self.decoder
+    def prefix(self, tokens: Tensor) -> KeyValues | None:
+        """Keys and values of the shared prefix, tokens [1, P]; differentiable. None when the prefix is empty."""
+        return self.states(tokens, None)[1] if tokens.shape[1] else None
 
-    def prefix(self, tokens: Tensor) -> KeyValues:
-        """Keys and values of the shared prefix, tokens [1, P]; differentiable."""
-        return self.states(tokens, None)[1]
-
-    def states(self, tokens: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
-        """Tapped hidden states [B, S, H] of tokens [B, S] after a prefix, and the keys and values up to there.
+    def states(self, tokens: Tensor, past: KeyValues | None) -> tuple[list[Tensor], KeyValues]:
+        """Hidden states [B, S, H] of tokens [B, S] after a prefix, one a tap, and the keys and values up to there.
 
         `past` holds [1, G, P, D] or [B, G, P, D] for every block. Attention is causal and padding is on the right,
         so no real position ever sees padding.
         """
-        batch, length = tokens.shape
         cache = None if self.recomputes and self.training else DynamicCache()
-        if past is not None:
-            assert cache is not None, "a prefix cannot be shared while activations are recomputed"
-            for block, (key, value) in enumerate(past):
-                shape = (batch, -1, -1, -1)
-                cache.update(key.expand(shape), value.expand(shape), block)
-        before = 0 if past is None else past[0][0].shape[2]
-        position = torch.arange(length, device=tokens.device) + before  # [S]
-        every = torch.arange(length + before, device=tokens.device)  # [P + S]
-        visible = (every[None, :] <= position[:, None])[None, None]  # [1, 1, S, P + S]
-        output = self.decoder(
+        states = _run(self.decoder, tokens, self.layers, past, cache)
+        return states, [] if cache is None else _key_values(cache)
+
+    def last_states(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[list[Tensor], KeyValues]:
+        """Hidden states [B, H], one a tap, at position `last` [B] of tokens [B, S]; keys and values of all blocks."""
+        states, present = self.states(tokens, past)
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        return [state[rows, last] for state in states], present
+
+    def outputs(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> Tensor:
+        """The score by every linear map of the head, [B, M]; what training compares with the human score."""
+        states, _ = self.last_states(tokens, last, past)
+        return self.head.outputs(torch.stack(states, 1))
+
+    def forward(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
+        """Scores [B] read at position `last` [B] of tokens [B, S], and the keys and values of every block."""
+        states, present = self.last_states(tokens, last, past)
+        return self.head(torch.stack(states, 1)), present
+
+
+def _run(
+    decoder: nn.Module, tokens: Tensor, layers: Sequence[int], past: KeyValues | None, cache: DynamicCache | None
+) -> list[Tensor]:
+    """Run all blocks over tokens [B, S] after a prefix; leave keys and values in `cache`; read states [B, S, H]."""
+    batch, length = tokens.shape
+    if past is not None:
+        assert cache is not None, "a prefix cannot be shared while activations are recomputed"
+        for block, (key, value) in enumerate(past):
+            shape = (batch, -1, -1, -1)
+            cache.update(key.expand(shape), value.expand(shape), block)
+    before = 0 if past is None else past[0][0].shape[2]
+    position = torch.arange(length, device=tokens.device) + before  # [S]
+    every = torch.arange(length + before, device=tokens.device)  # [P + S]
+    visible = (every[None, :] <= position[:, None])[None, None]  # [1, 1, S, P + S]
+    depth = len(blocks(decoder))
+    with _inputs_of_blocks(decoder, [layer for layer in layers if layer < depth]) as read:
+        output = plain_decoder(decoder)(
             input_ids=tokens,
             attention_mask=visible,
             position_ids=position.expand(batch, -1),  # one row each: ONNX RotaryEmbedding does not broadcast
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        return output.last_hidden_state, [] if cache is None else _key_values(cache)
+    return [output.last_hidden_state if layer == depth else read[layer] for layer in layers]
 
-    def last_state(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
-        """Tapped hidden states [B, H] at position `last` [B] of tokens [B, S], and keys and values of every block."""
-        hidden, present = self.states(tokens, past)
-        rows = torch.arange(tokens.shape[0], device=tokens.device)
-        return hidden[rows, last], present
 
-    def forward(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
-        """Scores [B] read at position `last` [B] of tokens [B, S], and the keys and values of every block."""
-        state, present = self.last_state(tokens, last, past)
-        return self.head(state), present
+@contextmanager
+def _inputs_of_blocks(decoder: nn.Module, indices: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Collects what the blocks of these indices read: the hidden state of the same index."""
+    read: dict[int, Tensor] = {}
+
+    def collect(index: int, arguments: tuple[Any, ...]) -> None:
+        read[index] = arguments[0]
+
+    with ExitStack() as hooks:
+        for index in indices:
+            handle = blocks(decoder)[index].register_forward_pre_hook(
+                lambda _, arguments, index=index: collect(index, arguments)
+            )
+            hooks.callback(handle.remove)
+        yield read
+
+
+@contextmanager
+def _only(decoder: nn.Module, count: int) -> Iterator[None]:
+    """The decoder with its first `count` blocks alone; without its final norm if some are left out."""
+    inner, every = plain_decoder(decoder), blocks(decoder)
+    if not 0 <= count <= len(every):
+        raise ValueError(f"hidden state {count} of a decoder with {len(every)} blocks")
+    norm = inner.norm
+    if count < len(every):
+        inner.layers, inner.norm = every[:count], nn.Identity()
+    try:
+        yield
+    finally:
+        inner.layers, inner.norm = every, norm
 
 
 def _key_values(cache: DynamicCache) -> KeyValues:
@@ -166,12 +149,3 @@ def _key_values(cache: DynamicCache) -> KeyValues:
         assert layer.values is not None
         present.append((layer.keys, layer.values))
     return present
-
-
-def load_decoder(base: str, dtype: torch.dtype, **options: object) -> PreTrainedModel:
-    """The uncut decoder (no language-model head) of a hub id or a local folder."""
-    transformers_logging.disable_progress_bar()  # it would run into the lines that report progress
-    decoder = AutoModel.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, **options)
-    if not isinstance(decoder, PreTrainedModel):
-        raise UsageError(f"{base}: not a decoder that transformers can load")
-    return decoder

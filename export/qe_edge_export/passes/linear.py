@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+FLOAT = "qe_edge.float"
+"""Metadata key of the product of a linear layer that stays in float32 whatever the precision."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -31,6 +34,11 @@ class Linear:
     def output(self) -> ir.Value:
         """The result [.., N], bias included."""
         return (self.bias or self.product).outputs[0]
+
+    @property
+    def stays_float(self) -> bool:
+        """Whether the layer is marked to be left in float32."""
+        return FLOAT in self.product.metadata_props
 
     @property
     def weight(self) -> Floats:

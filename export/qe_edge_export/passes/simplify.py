@@ -46,21 +46,25 @@ def remove_unused(model: ir.Model) -> None:
 def read_last_position_early(model: ir.Model) -> None:
     """After the last attention only one position of each row is read: pick it before the layers that follow.
 
-    The graph's state is GatherND(hidden [B, S, H], (row, last)). Everything between the last attention and that
-    gather works on each position apart, so it may as well run on the picked positions, [B, H] instead of
-    [B, S, H]. What other outputs need (keys and values) is computed in full as before. Does nothing where the graph
-    has another form or shapes are unknown.
+    The state of the highest tap is GatherND(hidden [B, S, H], (row, last)). Everything between the last attention and
+    that gather works on each position apart, so it may as well run on the picked positions, [B, H] instead of
+    [B, S, H]. What other outputs need (keys and values, states of lower taps) is computed in full as before. Does
+    nothing where the graph has another form or shapes are unknown.
     """
-    gather = _state_gather(model.graph)
-    if gather is None:
-        return
+    for output in list(model.graph.outputs):
+        gather = output.producer()
+        if gather is not None and gather.op_type == "GatherND":
+            _pick_before(model.graph, gather)
+
+
+def _pick_before(graph: ir.Graph, gather: ir.Node) -> None:
+    """Move one gather to where the nodes begin that only it depends on."""
     hidden, positions = operand(gather, 0), operand(gather, 1)
     if hidden.shape is None or hidden.shape.rank() != 3:
         return
     tail = _positionwise_tail(gather, hidden)
     if not tail:
         return
-    graph = model.graph
     entering = {value for node in tail for value in _variables(node) if value.producer() not in tail}
     for value in entering:
         picked = ir.node("GatherND", [value, positions], {"batch_dims": 0})
@@ -77,12 +81,6 @@ def read_last_position_early(model: ir.Model) -> None:
     replace_value(gather.outputs[0], hidden)
     graph.remove(gather, safe=True)
     graph.sort()  # the positions and the picks stand behind their readers until here
-
-
-def _state_gather(graph: ir.Graph) -> ir.Node | None:
-    """The GatherND that makes the graph's first output."""
-    node = graph.outputs[0].producer()
-    return node if node is not None and node.op_type == "GatherND" else None
 
 
 def _positionwise_tail(gather: ir.Node, hidden: ir.Value) -> list[ir.Node]:

@@ -43,12 +43,15 @@ CONTRIB = "com.microsoft"
 
 
 def quantise_linears(model: ir.Model) -> None:
-    """Turn every linear layer into W8A8, in place; layers that read one activation share its quantised form.
+    """Turn linear layers into W8A8, in place; layers that read one activation share its quantised form.
 
-    Adds one `MatMulIntegerToFloat` for a layer; biases stay as they are, in float32.
+    Adds one `MatMulIntegerToFloat` for a layer; biases, and layers marked to stay in float32, are left as they are.
     """
     model.graph.opset_imports[CONTRIB] = 1
-    for activation, group in linears_by_input(model).items():
+    for activation, every in linears_by_input(model).items():
+        group = [linear for linear in every if not linear.stays_float]
+        if not group:
+            continue
         tape = Tape()
         quantised, scale = _quantise_tokens(model.graph, tape, activation)
         model.graph.insert_before(group[0].product, tape.nodes)

@@ -25,11 +25,12 @@ class CountingScorer:
     def _score(self, row: Row) -> Score:
         if row.fault is not None:
             return Score(None, Status.INVALID)
-        if not row.source.strip():
+        source, translation = row.texts
+        if not source.strip():
             return Score(None, Status.EMPTY_SOURCE)
-        if not row.translation.strip():
+        if not translation.strip():
             return Score(None, Status.EMPTY_TRANSLATION)
-        return Score(float(len(row.translation)), Status.TRUNCATED if row.source.startswith("long") else Status.OK)
+        return Score(float(len(translation)), Status.TRUNCATED if source.startswith("long") else Status.OK)
 
 
 @pytest.fixture

@@ -67,3 +67,30 @@ def test_a_table_and_two_aligned_files_give_the_same_scores(tmp_path: Path, coun
     assert aligned.stderr == by_field.stderr == b""
     assert aligned.stdout == b"7.0000\n11.0000\n\n"
     assert [line.split(b"\t")[2] for line in by_field.stdout.splitlines()] == aligned.stdout.splitlines()
+
+
+def test_one_text_is_scored_with_every_status_it_can_have(tmp_path: Path, text_bundle: Path) -> None:
+    rows = [
+        (b'1\t"Never again!" she said', b"5.0000\tok"),  # 4 words and a mark
+        (b"2\t ", b"\tempty_text"),
+        (b"3\t" + b"so " * 20, b"16.0000\ttruncated"),  # the token limit of this bundle
+        (b"4\tCaf\xe9", b"\tinvalid"),
+        (b"5\t:-)", b"2.0000\tok"),
+        (b'1\t"Never again!" she said', b"5.0000\tok"),
+    ]
+    (tmp_path / "in.tsv").write_bytes(b"".join(row + b"\n" for row in [b"id\ttext", *(row for row, _ in rows)]))
+    (tmp_path / "lines.txt").write_bytes(b"one\none two\n")
+    arguments = ["--model", str(text_bundle), "--device", "cpu", "--threads", "1"]
+
+    done = run(f"{tmp_path}/in.tsv", *arguments)
+    by_field = run(f"{tmp_path}/lines.txt", "--fields", "1", *arguments)
+
+    assert done.returncode == 4
+    assert done.stdout.split(b"\n") == [b"id\ttext\tqe_score\tqe_status", *(b"\t".join(row) for row in rows), b""]
+    messages = done.stderr.decode().splitlines()
+    assert messages[1:3] == [
+        "read as unquoted TSV (decided from its start; override with --quoting)",
+        "2 columns: text 'text'",
+    ]
+    assert messages[-1].endswith(": 3 ok, 1 truncated, 1 empty_text, 1 invalid")
+    assert by_field.stdout == b"one\t2.0000\tok\none two\t3.0000\tok\n"

@@ -22,6 +22,7 @@ def test_the_text_says_what_the_bundle_is(bundle: Path, capsys: pytest.CaptureFi
         "base model SmolLM2-135M-Instruct (llama)",
         "licence Apache-2.0",
         "training data MLQE-PE",
+        "reads columns source, translation",
         "languages et-en (Estonian-English), ne-en (Nepali-English)",
         "score DA 0-100",
         "tap TL-11 (single): 20 of 30 blocks",
@@ -53,3 +54,13 @@ def test_a_tampered_bundle_is_refused(bundle: Path, capsys: pytest.CaptureFixtur
     (bundle / "model.onnx").write_text("another graph")
     assert main(["inspect", str(bundle)]) == 6
     assert capsys.readouterr().err.startswith(f"qe-edge: error: {bundle}/model.onnx: sha256 ")
+
+
+def test_a_bundle_for_other_texts_says_which_columns_and_no_languages(
+    text_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(text_bundle)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "reads columns text" in lines
+    assert "score words" in lines
+    assert not [line for line in lines if line.startswith("languages")]

@@ -156,8 +156,8 @@ def test_a_truncated_row_can_stop_the_run(tmp_path: Path, capsys: pytest.Capture
     arguments = ["score", f"{tmp_path}/long.tsv", "--lp", "et-en", "--on-truncate", "fail", "-q"]
     assert main([*arguments, "-o", f"{tmp_path}/out.tsv"]) == 3
     assert capsys.readouterr().err == (
-        f"qe-edge: error: {tmp_path}/long.tsv:3: source and translation of 10 and 9 characters are too long for the "
-        "model; shorten them, or use --on-truncate score or skip\n"
+        f"qe-edge: error: {tmp_path}/long.tsv:3: 10 + 9 characters are too long for the model; "
+        "shorten the row, or use --on-truncate score or skip\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["long.tsv"]
 
@@ -183,7 +183,7 @@ def test_rows_of_many_windows_keep_their_order_and_a_csv_reader_reads_the_output
         (["f.tsv", "-s", "src.txt"], "f.tsv: give either a table or --sources and --translations"),
         (["-s", "a", "-t", "b", "--fields", "1,2"], "--fields and --quoting are for tables"),
         (["-s", "a", "-t", "b", "--quoting", "csv"], "--fields and --quoting are for tables"),
-        (["f.tsv", "--fields", "1"], "--fields 1: give the numbers"),
+        (["f.tsv", "--fields", "1"], "--fields 1: give the numbers of the source and the translation column"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
@@ -192,3 +192,28 @@ def test_options_that_do_not_go_together_are_refused(
     assert main(["score", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"qe-edge: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-s", "a", "-t", "b"], "--sources and --translations are for translations; this bundle reads text: "),
+        (["{table}", "--lp", "et-en"], "--lp et-en: the prompt of this bundle names no language; "),
+        (["{table}", "--fields", "1,2"], "--fields 1,2: give the number of the text column, "),
+    ],
+)
+def test_options_for_translations_are_refused_for_other_texts(
+    arguments: list[str], message: str, table: Path, text_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text("text\na\n")
+    given = [str(table) if argument == "{table}" else argument for argument in arguments]
+    assert main(["score", *given, "-m", str(text_bundle)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"qe-edge: error: {message}")
+
+
+def test_the_columns_are_those_of_the_bundle(
+    table: Path, text_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", str(table), "-m", str(text_bundle)]) == 3
+    assert capsys.readouterr().err.startswith(f"qe-edge: error: {table}:1: no text column among 'id', 'source', ")

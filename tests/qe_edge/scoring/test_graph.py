@@ -48,6 +48,12 @@ def no_usable_gpu(request: pytest.FixtureRequest, gpu_build: None, monkeypatch: 
     monkeypatch.setattr(ort, "InferenceSession", session)
 
 
+def test_an_empty_prefix_leaves_no_keys_and_values(counting_bundle: Path) -> None:
+    graph = Graph(open_bundle(counting_bundle).model, SHAPE)
+    assert [past.shape for past in graph.prefix([]).values()] == [(1, 1, 0, 1)] * 2
+    assert [past.shape for past in graph.prefix([3, 4]).values()] == [(1, 1, 2, 1)] * 2
+
+
 @pytest.mark.usefixtures("gpu_build")
 @pytest.mark.parametrize(
     ("requested", "precision", "device"),

@@ -20,23 +20,25 @@ def scorer(counting_bundle: Path) -> Scorer:
 @pytest.mark.parametrize("source", ["et", "est", "ekk", "Estonian", " ET ", "et-EE"])
 @pytest.mark.parametrize("target", ["en", "eng", "English"])
 def test_every_spelling_of_a_trained_pair_counts_as_trained(scorer: Scorer, source: str, target: str) -> None:
-    assert list(scorer.score([Row("Tere", "Hello", source, target)])) == [SCORED]
+    assert list(scorer.score([Row.translation("Tere", "Hello", source, target)])) == [SCORED]
 
 
 @pytest.mark.parametrize("unknown", ["xx", "", "und", "Elbonian", "en-", "\udc80"])
 def test_an_unknown_language_makes_its_row_invalid_and_no_other(scorer: Scorer, unknown: str) -> None:
     rows = [
-        Row("Tere", "Hello", unknown, "en"),
-        Row("Tere", "Hello", "et", "en"),
-        Row("Tere", "Hello", "et", unknown),
-        Row("", "Hello", "et", unknown),
+        Row.translation("Tere", "Hello", unknown, "en"),
+        Row.translation("Tere", "Hello", "et", "en"),
+        Row.translation("Tere", "Hello", "et", unknown),
+        Row.translation("", "Hello", "et", unknown),
     ]
     invalid = Score(None, Status.INVALID)
     assert list(scorer.score(rows)) == [invalid, SCORED, invalid, invalid]
 
 
 def test_a_known_language_outside_the_training_data_is_scored_with_caution(scorer: Scorer) -> None:
-    assert list(scorer.score([Row("Tere", "Hello", "Finnish", "en")])) == [Score(7.0, Status.UNSUPPORTED_LANGUAGE)]
+    assert list(scorer.score([Row.translation("Tere", "Hello", "Finnish", "en")])) == [
+        Score(7.0, Status.UNSUPPORTED_LANGUAGE)
+    ]
 
 
 def test_an_unknown_language_is_looked_up_once(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +49,6 @@ def test_an_unknown_language_is_looked_up_once(scorer: Scorer, monkeypatch: pyte
         return ""
 
     monkeypatch.setattr("qe_edge.languages._nearest", nearest)
-    scores = list(scorer.score(Row(f"Tere {i}", "Hello", "Syldavian", "en") for i in range(50)))
+    scores = list(scorer.score(Row.translation(f"Tere {i}", "Hello", "Syldavian", "en") for i in range(50)))
     assert {score.status for score in scores} == {Status.INVALID}
     assert asked == ["Syldavian"]

@@ -28,7 +28,7 @@ def rows(sample: Path) -> list[Row]:
     columns = lines[0].split("\t")
     at = {name: columns.index(name) for name in ("lp", "original", "translation")}
     cells = [line.split("\t") for line in lines[1:]]
-    return [Row(c[at["original"]], c[at["translation"]], *c[at["lp"]].split("-")) for c in cells]
+    return [Row.translation(c[at["original"]], c[at["translation"]], *c[at["lp"]].split("-")) for c in cells]
 
 
 def values(scores: Iterator[Score]) -> list[float]:
@@ -68,12 +68,12 @@ def test_a_score_moves_with_neither_batch_nor_order(rows: list[Row]) -> None:
 def test_rows_come_back_in_order_with_their_statuses(scorer: Scorer, rows: list[Row]) -> None:
     mixed = [
         rows[0],
-        Row("", "text", "et", "en"),
-        Row("text", "  ", "et", "en"),
-        Row("", "", "", "", fault="file.tsv:5: 3 cells"),
-        Row("Tere maailm", "Tere maailm", "et", "en"),
-        Row("Hei maailma", "Hello world", "fi", "en"),
-        Row("sõna " * 400, "word " * 400, "et", "en"),
+        Row.translation("", "text", "et", "en"),
+        Row.translation("text", "  ", "et", "en"),
+        Row((), fault="file.tsv:5: 3 cells"),
+        Row.translation("Tere maailm", "Tere maailm", "et", "en"),
+        Row.translation("Hei maailma", "Hello world", "fi", "en"),
+        Row.translation("sõna " * 400, "word " * 400, "et", "en"),
     ]
 
     scores = list(scorer.score(mixed))
@@ -112,7 +112,9 @@ def test_identical_rows_are_run_once(rows: list[Row], monkeypatch: pytest.Monkey
 
 
 def test_the_same_texts_in_another_language_pair_are_another_row(scorer: Scorer) -> None:
-    a, b = values(scorer.score([Row("Anna", "Hannah", "et", "en"), Row("Anna", "Hannah", "ro", "en")]))
+    a, b = values(
+        scorer.score([Row.translation("Anna", "Hannah", "et", "en"), Row.translation("Anna", "Hannah", "ro", "en")])
+    )
 
     assert a != b
 
@@ -137,9 +139,11 @@ def test_the_stream_is_read_a_window_at_a_time(
 
 def test_special_token_strings_are_text(scorer: Scorer) -> None:
     plain, special = values(
-        scorer.score([Row("Tere", "Hello", "et", "en"), Row("Tere", "Hello<|im_end|>", "et", "en")])
+        scorer.score(
+            [Row.translation("Tere", "Hello", "et", "en"), Row.translation("Tere", "Hello<|im_end|>", "et", "en")]
+        )
     )
-    encoded = scorer._encoder.bodies([(("Estonian", "English"), "<|im_end|>", "<|endoftext|>")])[0].ids
+    encoded = scorer._encoder.bodies([(("Estonian", "English"), ("<|im_end|>", "<|endoftext|>"))])[0].ids
 
     assert plain != special
     assert not {0, 1, 2} & set(encoded)

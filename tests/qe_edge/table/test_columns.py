@@ -5,50 +5,104 @@ from __future__ import annotations
 import pytest
 
 from qe_edge.errors import InputError, UsageError
-from qe_edge.table.columns import Columns, from_fields, from_header
+from qe_edge.prompt import ALOPE_PROMPT, Prompt
+from qe_edge.table.columns import Columns, from_fields, from_header, usual_names
+
+TEXT = Prompt("{text} =")
+THREE = Prompt("{Premise} {claim} {review text}")
 
 
 @pytest.mark.parametrize("source", ["source", "src", "original", "Source", " SRC "])
 @pytest.mark.parametrize("translation", ["translation", "mt", "target", "hypothesis", "hyp", "MT"])
 def test_source_and_translation_have_several_names_in_any_case(source: str, translation: str) -> None:
-    assert from_header(["id", translation, source], "f:1") == Columns(source=2, translation=1)
+    assert from_header(["id", translation, source], ALOPE_PROMPT, "f:1") == Columns((2, 1))
 
 
 def test_languages_are_one_column_or_two_and_the_pair_wins() -> None:
-    assert from_header(["lp", "src", "mt"], "f:1").languages == (0,)
-    assert from_header(["tgt_lang", "src_lang", "src", "mt"], "f:1").languages == (1, 0)
-    assert from_header(["src_lang", "tgt_lang", "lp", "src", "mt"], "f:1").languages == (2,)
-    assert from_header(["src_lang", "src", "mt"], "f:1").languages == ()
+    assert from_header(["lp", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (0,)
+    assert from_header(["tgt_lang", "src_lang", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (1, 0)
+    assert from_header(["src_lang", "tgt_lang", "lp", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (2,)
+    assert from_header(["src_lang", "src", "mt"], ALOPE_PROMPT, "f:1").languages == ()
 
 
 def test_a_missing_column_names_what_is_there_and_what_would_do() -> None:
     with pytest.raises(InputError) as caught:
-        from_header(["id", "text", "mt"], "data.tsv:1")
+        from_header(["id", "text", "mt"], ALOPE_PROMPT, "data.tsv:1")
     assert str(caught.value) == (
         "data.tsv:1: no source column among 'id', 'text', 'mt'; name it source, src or original, "
         "or give --fields SOURCE,TRANSLATION (numbers) for a file without a header"
     )
     with pytest.raises(InputError, match="no translation column among 'src', 'text'"):
-        from_header(["src", "text"], "data.tsv:1")
+        from_header(["src", "text"], ALOPE_PROMPT, "data.tsv:1")
 
 
 def test_two_columns_that_could_be_the_same_are_named() -> None:
     with pytest.raises(InputError, match=r"f:1: columns 'mt' and 'Target' could each be the translation; rename"):
-        from_header(["src", "mt", "Target"], "f:1")
+        from_header(["src", "mt", "Target"], ALOPE_PROMPT, "f:1")
 
 
 @pytest.mark.parametrize("name", ["qe_score", "qe_status", "QE_SCORE"])
 def test_a_column_that_the_output_adds_must_not_be_there(name: str) -> None:
     with pytest.raises(InputError, match=f"column '{name.casefold()}' is there already; rename it"):
-        from_header(["src", "mt", name], "f:1")
+        from_header(["src", "mt", name], ALOPE_PROMPT, "f:1")
 
 
 def test_fields_count_from_one() -> None:
-    assert from_fields("1,2") == Columns(source=0, translation=1)
-    assert from_fields("3, 1") == Columns(source=2, translation=0)
+    assert from_fields("1,2", ALOPE_PROMPT) == Columns((0, 1))
+    assert from_fields("3, 1", ALOPE_PROMPT) == Columns((2, 0))
 
 
 @pytest.mark.parametrize("fields", ["", "1", "1,1", "0,1", "1,2,3", "a,b", "1,", "-1,2", "1;2"])
 def test_fields_that_are_not_two_numbers_are_refused(fields: str) -> None:
     with pytest.raises(UsageError, match="--fields"):
-        from_fields(fields)
+        from_fields(fields, ALOPE_PROMPT)
+
+
+def test_other_texts_are_the_columns_of_their_names_in_any_case() -> None:
+    assert from_header(["id", "Text ", "score"], TEXT, "f:1") == Columns((1,))
+    assert from_header(["REVIEW TEXT", "x", "claim", "premise"], THREE, "f:1") == Columns((3, 2, 0))
+
+
+def test_source_and_translation_have_their_names_in_every_prompt() -> None:
+    prompt = Prompt("{mt} in {context}")
+    assert usual_names(prompt) == ["translation", "context"]
+    assert from_header(["context", "Hypothesis"], prompt, "f:1") == Columns((1, 0))
+
+
+def test_language_columns_are_not_looked_for_where_the_prompt_names_no_language() -> None:
+    assert from_header(["lp", "LP", "text"], TEXT, "f:1") == Columns((2,))
+    assert from_header(["lp", "text"], Prompt("{lp} {text}"), "f:1") == Columns((0, 1))
+    assert from_header(["lp", "text"], Prompt("{tl} {text}"), "f:1") == Columns((1,), (0,))
+
+
+def test_a_missing_text_names_the_columns_that_are_there_and_the_way_without_a_header() -> None:
+    with pytest.raises(InputError) as caught:
+        from_header(["id", "tweet"], TEXT, "f.tsv:1")
+    assert str(caught.value) == (
+        "f.tsv:1: no text column among 'id', 'tweet'; name it text, "
+        "or give --fields TEXT (its number) for a file without a header"
+    )
+    with pytest.raises(InputError, match=r"no claim column .* --fields PREMISE,CLAIM,REVIEW TEXT \(numbers\)"):
+        from_header(["premise"], THREE, "f.tsv:1")
+    with pytest.raises(InputError, match="columns 'text' and 'Text' could each be the text"):
+        from_header(["text", "Text"], TEXT, "f.tsv:1")
+
+
+def test_a_long_line_in_place_of_a_header_is_shown_in_short() -> None:
+    with pytest.raises(InputError) as caught:
+        from_header(["word " * 1000], TEXT, "f.tsv:1")
+    assert len(str(caught.value)) < 200
+
+
+def test_as_many_fields_are_given_as_there_are_texts() -> None:
+    assert from_fields("2", TEXT) == Columns((1,))
+    assert from_fields("3,1,2", THREE) == Columns((2, 0, 1))
+    with pytest.raises(UsageError) as caught:
+        from_fields("1,2", TEXT)
+    assert str(caught.value) == "--fields 1,2: give the number of the text column, counted from 1, as 1"
+    with pytest.raises(UsageError) as caught:
+        from_fields("1,2", THREE)
+    assert str(caught.value) == (
+        "--fields 1,2: give the numbers of the Premise and the claim and the review text column, "
+        "counted from 1, as 1,2,3"
+    )

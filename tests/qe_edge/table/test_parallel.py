@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qe_edge.errors import InputError, UsageError
+from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Score, Status
 from qe_edge.table.items import Item
 from qe_edge.table.parallel import open_parallel
@@ -26,9 +27,9 @@ def items(paths: tuple[str, str], lp: str | None = "et-en") -> list[Item]:
 def test_line_n_of_one_is_the_translation_of_line_n_of_the_other(tmp_path: Path) -> None:
     found = items(write(tmp_path, b"Tere\r\n\njah", b"Hello\na\tb\nyes\n"))
     assert [item.row for item in found] == [
-        Row("Tere", "Hello", "et", "en"),
-        Row("", "a\tb", "et", "en"),
-        Row("jah", "yes", "et", "en"),
+        Row.translation("Tere", "Hello", "et", "en"),
+        Row.translation("", "a\tb", "et", "en"),
+        Row.translation("jah", "yes", "et", "en"),
     ]
     assert [item.place for item in found] == [f"{tmp_path}/mt.txt:{line}" for line in (1, 2, 3)]
 
@@ -66,3 +67,23 @@ def test_languages_are_detected(tmp_path: Path) -> None:
 def test_standard_input_cannot_be_both_files() -> None:
     with pytest.raises(UsageError, match="standard input can be only one"):
         items(("-", "-"))
+
+
+def test_a_prompt_that_names_no_language_needs_none(tmp_path: Path) -> None:
+    paths = write(tmp_path, b"7\n", b"8\n")
+    with open_parallel(*paths, prompt=Prompt("{src} = {mt}")) as opened:
+        assert opened.said == ("read as 1 aligned lines",)
+        assert [item.row for item in opened.items] == [Row(("7", "8"))]
+    with (
+        pytest.raises(UsageError, match="--lp et-en: the prompt of this bundle names no language"),
+        open_parallel(*paths, prompt=Prompt("{src} = {mt}"), lp="et-en"),
+    ):
+        pass
+
+
+def test_other_texts_than_translations_are_refused() -> None:
+    with (
+        pytest.raises(UsageError, match="this bundle reads translation, source: give a table with these columns"),
+        open_parallel("a", "b", prompt=Prompt("{mt} {src}"), lp="et-en"),
+    ):
+        pass

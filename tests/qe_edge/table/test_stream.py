@@ -17,7 +17,7 @@ from qe_edge.table.stream import OnTruncate, score_input
 
 
 class WindowScorer:
-    """Scores a row with the number in its source; reads `window` rows ahead. A source "long" is truncated."""
+    """Scores a row with the number in its first text; reads `window` rows ahead. A text "long" is truncated."""
 
     signature = "test"
 
@@ -30,14 +30,14 @@ class WindowScorer:
             for row in window:
                 if row.fault is not None:
                     yield Score(None, Status.INVALID)
-                elif row.source == "long":
+                elif row.texts[0] == "long":
                     yield Score(1.0, Status.TRUNCATED)
                 else:
-                    yield Score(float(row.source), Status.OK)
+                    yield Score(float(row.texts[0]), Status.OK)
 
 
 def item(source: str, line: int, fault: str | None = None) -> Item:
-    return Item(Row(source, "mt", "et", "en", fault), f"f.tsv:{line}", source)
+    return Item(Row((source, "mt"), "et", "en", fault), f"f.tsv:{line}", source)
 
 
 def run(
@@ -68,7 +68,7 @@ def test_a_truncated_row_is_scored_skipped_or_stops_the_run() -> None:
     items = [item("1", 2), item("long", 3)]
     assert run(items)[0][2] == "long\t1.0000\ttruncated"
     assert run(items, OnTruncate.SKIP)[0][2] == "long\t\ttruncated"
-    with pytest.raises(InputError, match=r"f\.tsv:3: source and translation of 4 and 2 characters are too long"):
+    with pytest.raises(InputError, match=r"f\.tsv:3: 4 \+ 2 characters are too long for the model; shorten the row"):
         run(items, OnTruncate.FAIL)
 
 

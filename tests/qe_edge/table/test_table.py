@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from qe_edge.errors import InputError, UsageError
+from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Score, Status
 from qe_edge.table.items import Item
 from qe_edge.table.quoting import Quoting
@@ -44,7 +45,10 @@ def faults(path: str, lp: str | None = "et-en", quoting: Quoting | None = None) 
 
 def test_rows_are_read_by_column_name_and_keep_their_line_numbers(tmp_path: Path) -> None:
     found = items(write(tmp_path, "id\tMT\tSource\n7\tHello\tTere\n8\tyes\tjah\n"))
-    assert [item.row for item in found] == [Row("Tere", "Hello", "et", "en"), Row("jah", "yes", "et", "en")]
+    assert [item.row for item in found] == [
+        Row.translation("Tere", "Hello", "et", "en"),
+        Row.translation("jah", "yes", "et", "en"),
+    ]
     assert [item.place for item in found] == [f"{tmp_path}/f.tsv:2", f"{tmp_path}/f.tsv:3"]
 
 
@@ -98,15 +102,18 @@ def test_a_quoted_table_keeps_its_quotes_and_its_texts_have_none(
 def test_a_cell_with_tabs_and_line_breaks_stays_one_cell_of_one_row(tmp_path: Path) -> None:
     path = write(tmp_path, 'src\tmt\n"a\t\tb\nc"\t"say ""d"""\ne\tf\n')
     found = items(path)
-    assert [item.row for item in found] == [Row("a\t\tb\nc", 'say "d"', "et", "en"), Row("e", "f", "et", "en")]
+    assert [item.row for item in found] == [
+        Row.translation("a\t\tb\nc", 'say "d"', "et", "en"),
+        Row.translation("e", "f", "et", "en"),
+    ]
     assert [item.place.rpartition(":")[2] for item in found] == ["2", "4"]
     assert output(path).startswith(b'src\tmt\tqe_score\tqe_status\n"a\t\tb\nc"\t"say ""d"""\t12.3457\tok\n')
 
 
 def test_quoting_that_is_told_is_not_decided(tmp_path: Path) -> None:
     path = write(tmp_path, 'src\tmt\n"say ""a"""\tb\n')
-    assert items(path)[0].row.source == 'say "a"'
-    assert items(path, quoting=Quoting.NONE)[0].row.source == '"say ""a"""'
+    assert items(path)[0].row.texts[0] == 'say "a"'
+    assert items(path, quoting=Quoting.NONE)[0].row.texts[0] == '"say ""a"""'
 
 
 def test_too_few_cells_are_filled_and_too_many_are_joined(tmp_path: Path) -> None:
@@ -163,7 +170,7 @@ def test_languages_come_from_the_rows(tmp_path: Path) -> None:
 
 def test_languages_come_from_two_columns(tmp_path: Path) -> None:
     path = write(tmp_path, "src_lang\ttgt_lang\tsrc\tmt\nest\tEnglish\ta\tb\n")
-    assert items(path, lp=None)[0].row == Row("a", "b", "et", "en")
+    assert items(path, lp=None)[0].row == Row.translation("a", "b", "et", "en")
 
 
 def test_a_pair_that_is_told_wins_over_the_column_and_this_is_said(tmp_path: Path) -> None:
@@ -197,7 +204,10 @@ def test_how_the_table_is_read_is_said(tmp_path: Path) -> None:
 def test_a_table_without_a_header_is_read_by_number_and_gets_none(tmp_path: Path) -> None:
     path = write(tmp_path, "7\tHello\tTere\n8\tyes\tjah\n")
     found = items(path, fields="3,2")
-    assert [item.row for item in found] == [Row("Tere", "Hello", "et", "en"), Row("jah", "yes", "et", "en")]
+    assert [item.row for item in found] == [
+        Row.translation("Tere", "Hello", "et", "en"),
+        Row.translation("jah", "yes", "et", "en"),
+    ]
     assert found[0].place.endswith(":1")
     assert output(path, fields="3,2") == b"7\tHello\tTere\t12.3457\tok\n8\tyes\tjah\t12.3457\tok\n"
 
@@ -220,3 +230,53 @@ def test_a_header_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_language_on_the_command_line_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--lp: unknown language 'xx'"):
         items(write(tmp_path, "src\tmt\na\tb\n"), lp="et-xx")
+
+
+TEXT = Prompt("{text} =")
+
+
+def test_one_text_a_row_needs_no_languages(tmp_path: Path) -> None:
+    path = write(tmp_path, 'id\ttext\tlp\n1\tfive "stars\t\n2\t \txx\n3\n')
+    with open_table(path, prompt=TEXT) as table:
+        assert table.said[1:] == ("3 columns: text 'text'",)
+        assert table.assumed == ()
+        found = list(table.items)
+    assert [item.row.texts for item in found] == [('five "stars',), (" ",), ()]
+    assert [item.row.fault is None for item in found] == [True, True, False]
+    assert {(item.row.source_language, item.row.target_language) for item in found} == {("", "")}
+
+
+def test_languages_that_no_prompt_names_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "text\na\n")
+    with (
+        pytest.raises(UsageError, match="--lp et-en: the prompt of this bundle names no language; leave --lp out"),
+        open_table(path, prompt=TEXT, lp="et-en"),
+    ):
+        pass
+
+
+def test_languages_are_detected_for_translations_only(tmp_path: Path) -> None:
+    prompt = Prompt("{tl}: {text}")
+    path = write(tmp_path, "text\nGood morning\n")
+    with open_table(path, prompt=prompt, lp="et-en") as table:
+        assert [item.row for item in table.items] == [Row(("Good morning",), "et", "en")]
+    with (
+        pytest.raises(InputError, match=r"f\.tsv: no languages, which the prompt names; add a column lp, or give them"),
+        open_table(path, prompt=prompt),
+    ):
+        pass
+
+
+def test_texts_come_in_the_order_of_the_prompt(tmp_path: Path) -> None:
+    prompt = Prompt("{claim} given {premise} and {context}")
+    path = write(tmp_path, "Premise\tcontext\tclaim\np\tx\tc\n")
+    with open_table(path, prompt=prompt) as table:
+        assert table.said[1] == "3 columns: claim 'claim', premise 'Premise', context 'context'"
+        assert [item.row for item in table.items] == [Row(("c", "p", "x"))]
+    with open_table(path, prompt=prompt, fields="1,3,2") as table:
+        assert [item.row for item in table.items][1:] == [Row(("p", "c", "x"))]
+    with (
+        pytest.raises(InputError, match=r"f\.tsv:1: 3 cells where --fields asks for column 4"),
+        open_table(path, prompt=prompt, fields="1,4,2"),
+    ):
+        pass

@@ -1,0 +1,70 @@
+"""Adapters of every kind, behind one set of functions: put on, saved, loaded.
+
+lora, rank_per_block   peft's LoRA: adapter_config.json, adapter_model.safetensors (`lora.py`)
+experts                routed mixtures of LoRA experts (`experts.py`)
+none                   an empty folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from torch import nn
+from transformers import PreTrainedModel
+
+from qe_edge_train.adapters import experts
+from qe_edge_train.adapters.lora import LINEAR_MAPS, add_lora, quiet_peft
+from qe_edge_train.recipe import Adapter
+
+__all__ = ["LINEAR_MAPS", "add_adapter", "attach_adapter", "holds_adapter", "save_adapter", "set_adapter"]
+
+
+def add_adapter(decoder: PreTrainedModel, options: Adapter, counts: Sequence[int]) -> nn.Module:
+    """Put a fresh adapter on a frozen decoder.
+
+    counts: what each block gets: ranks, or experts; ignored by kind none (`allocation.block_counts` makes them).
+    """
+    if options.kind == "none":
+        return decoder
+    if options.kind == "experts":
+        experts.add_experts(decoder, counts, options.rank, options.alpha, options.dropout)
+        return decoder
+    return add_lora(decoder, counts, options.alpha / options.rank, options.dropout)
+
+
+def save_adapter(decoder: nn.Module, folder: Path) -> None:
+    """Write the adapter of a decoder; nothing when it has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(decoder, PeftModel):
+        decoder.save_pretrained(str(folder))
+    elif experts.has_experts(decoder):
+        experts.save_experts(decoder, folder)
+
+
+def attach_adapter(decoder: PreTrainedModel, folder: Path) -> nn.Module:
+    """A plain decoder with the adapter that a folder holds, unmerged; the decoder itself when it holds none."""
+    if (folder / CONFIG_NAME).is_file():
+        with quiet_peft():
+            return PeftModel.from_pretrained(decoder, str(folder))
+    if (folder / experts.CONFIG_FILE).is_file():
+        experts.load_experts(decoder, folder)
+    return decoder
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, its description and its weights."""
+    return any(
+        all((folder / name).is_file() for name in names)
+        for names in ((CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME), (experts.CONFIG_FILE, experts.WEIGHTS_FILE))
+    )
+
+
+def set_adapter(decoder: nn.Module, folder: Path) -> None:
+    """Give the adapter that a decoder has the weights that `save_adapter` wrote."""
+    if isinstance(decoder, PeftModel):
+        set_peft_model_state_dict(decoder, load_peft_weights(str(folder), device="cpu"))
+    elif experts.has_experts(decoder):
+        experts.set_experts(decoder, folder)

@@ -1,0 +1,105 @@
+"""Sentence states: the mean of a layer's hidden states over the real tokens of a sentence.
+
+Shapes: B sentences in a batch, S tokens, H hidden size, n sentences in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from qe_edge.errors import InputError
+from qe_edge_train.tapped import hidden_states
+
+StateArray = NDArray[np.float32]
+
+BATCH_TOKENS = 4096
+"""Most tokens of a batch, padding included, where no gradient is needed."""
+
+
+def encode_sentences(
+    tokenizer: Tokenizer, bos: int | None, sentences: Sequence[str], token_limit: int
+) -> list[list[int]]:
+    """Token ids of plain sentences: BOS if there is one, no prompt, cut after `token_limit` tokens.
+
+    A special-token string inside a sentence is encoded as plain text. Raises InputError for a sentence of no token.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    start = [] if bos is None else [bos]
+    encodings = tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
+    for encoding, sentence in zip(encodings, sentences, strict=True):
+        if not encoding.ids:
+            raise InputError(f"the tokenizer makes no token of the sentence {sentence!r}; leave the line out")
+    return [(start + encoding.ids)[:token_limit] for encoding in encodings]
+
+
+def mean_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over the first `lengths` [B] tokens of hidden states [B, S, H] -> [B, H], in float32.
+
+    What stands at padded positions never counts, were it infinite, and gets no gradient.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        position = torch.arange(hidden.shape[1], device=hidden.device)  # [S]
+        real = (position[None, :] < lengths[:, None]).unsqueeze(-1)  # [B, S, 1]
+        return torch.where(real, hidden.float(), 0.0).sum(dim=1) / lengths[:, None]
+
+
+def pooled(decoder: nn.Module, token_ids: Sequence[list[int]], layer: int, device: torch.device) -> Tensor:
+    """States [B, H] of sentences at `hidden_states[layer]`, differentiable, float32; only `layer` blocks are run."""
+    tokens, lengths = _padded(token_ids, device)
+    (hidden,) = hidden_states(decoder, tokens, [layer])
+    return mean_pool(hidden, lengths)
+
+
+@torch.no_grad()
+def pooled_states(
+    decoder: nn.Module,
+    token_ids: Sequence[list[int]],
+    layers: Sequence[int],
+    device: torch.device,
+    bfloat16: bool = False,
+) -> StateArray:
+    """States of sentences at every `hidden_states[i]` for i in `layers`: [len(layers), n, H], sentences in their order.
+
+    The decoder is put in evaluation mode. bfloat16: let its matrix products run in that type.
+    """
+    decoder.eval()
+    states: StateArray | None = None
+    for rows in _batches([len(ids) for ids in token_ids]):
+        tokens, lengths = _padded([token_ids[row] for row in rows], device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            hidden = hidden_states(decoder, tokens, layers)
+        means = [mean_pool(one, lengths).cpu().numpy() for one in hidden]  # each [B, H]
+        if states is None:
+            states = np.empty((len(layers), len(token_ids), means[0].shape[1]), np.float32)
+        states[:, rows] = np.stack(means)
+    if states is None:
+        raise ValueError("no sentences")
+    return states
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Row indices by length, so many a batch that their padded tokens stay within BATCH_TOKENS."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batch: list[int] = []
+    for row in order:
+        if batch and (len(batch) + 1) * lengths[row] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _padded(token_ids: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens [B, S], padded on the right with id 0, and their lengths [B]."""
+    lengths = [len(ids) for ids in token_ids]
+    tokens = torch.tensor([ids + [0] * (max(lengths) - len(ids)) for ids in token_ids], device=device)
+    return tokens, torch.tensor(lengths, device=device)

@@ -1,0 +1,11 @@
+"""How much adapter each block gets (AlphaLoRA, arXiv 2410.10054).
+
+spectra.py    how well the weights of each block are trained, read off their eigenvalues
+allocate.py   a total shared out over the blocks
+report.py     both as a table, CSV, JSON and a plot
+"""
+
+from qe_edge_train.allocation.allocate import block_counts
+from qe_edge_train.allocation.spectra import block_alphas
+
+__all__ = ["block_alphas", "block_counts"]

@@ -1,0 +1,74 @@
+"""Decoders: which are supported, how one is loaded, cut above a tap, and how long its prompts may be."""
+
+from __future__ import annotations
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from qe_edge.errors import UsageError
+from qe_edge.taps import blocks_kept, keeps_final_norm
+from qe_edge_train import attention
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "cohere")
+"""`model_type` of the decoders whose taps and exports are tested; others are refused by name."""
+
+
+def load_decoder(base: str, dtype: torch.dtype, **options: object) -> PreTrainedModel:
+    """The uncut decoder (no language-model head) of a hub id or a local folder."""
+    transformers_logging.disable_progress_bar()  # it would run into the lines that report progress
+    decoder = AutoModel.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, **options)
+    if not isinstance(decoder, PreTrainedModel):
+        raise UsageError(f"{base}: not a decoder that transformers can load")
+    return decoder
+
+
+def cut_decoder(decoder: PreTrainedModel, tap: int) -> PreTrainedModel:
+    """Drop the blocks above TL-`tap`, in place, and the final norm unless the tap is TL-1.
+
+    The last hidden state is then `hidden_states[-tap]` of the uncut decoder. Raises UsageError for a tap beyond the
+    depth, for a decoder family that is not supported, and for a model whose attention is not causal.
+    """
+    config = decoder.config
+    if config.model_type not in FAMILIES:
+        raise UsageError(f"decoder family {config.model_type!r} is not supported; supported are {', '.join(FAMILIES)}")
+    if getattr(config, "use_bidirectional_attention", False):
+        raise UsageError(f"this {config.model_type} model attends to later tokens too; a causal decoder is needed")
+    keep = blocks_kept(tap, config.num_hidden_layers)
+    decoder.layers = blocks(decoder)[:keep]
+    config.num_hidden_layers = keep
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:keep]
+    if not keeps_final_norm(tap):
+        decoder.norm = nn.Identity()
+    return decoder
+
+
+def plain_decoder(decoder: nn.Module) -> PreTrainedModel:
+    """The decoder itself, out of peft's wrapping; adapters live in its blocks and stay in force."""
+    inner = decoder.get_base_model() if isinstance(decoder, PeftModel) else decoder
+    assert isinstance(inner, PreTrainedModel)
+    return inner
+
+
+def blocks(decoder: nn.Module) -> nn.ModuleList:
+    """The blocks of a decoder, wrapped by peft or not."""
+    layers = plain_decoder(decoder).layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def attention_limit(decoder: PreTrainedModel) -> int:
+    """The longest prompt, in tokens, for which every block of this decoder attends to all earlier tokens.
+
+    Bounded by the position range and by a sliding window, where one is in use: inside it, windowed and full
+    attention are the same, so one mask serves all blocks.
+    """
+    config = decoder.config
+    limit = int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True):
+        limit = min(limit, int(window))
+    return limit

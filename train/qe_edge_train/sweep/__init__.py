@@ -1,0 +1,1 @@
+"""Many trainings from one file, and one table that compares them."""

@@ -14,12 +14,14 @@ PYTHON := $(DEV)/bin/python
 
 # The direct-assessment files of MLQE-PE (github.com/sheffieldnlp/mlqe-pe): make bundle DATA=FOLDER
 DATA ?= data/mlqe-pe
+# A folder with mlqe-pe/, ntrex/ (github.com/MicrosoftTranslator/NTREX) and monolingual/: make methods SETS=FOLDER
+SETS ?= data
 BASE := .cache/smollm2-135m-instruct
 RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint test-slow test-gpu format wheel bench base bundle card curve clean
+.PHONY: help demo test lint test-slow test-gpu format wheel bench base bundle card methods clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -62,8 +64,8 @@ bundle: base  ## train and export the embedded bundle again (one to two hours on
 card: base  ## test figures of the trained model and of the bundle, for the model card
 	$(PYTHON) benchmarks/model_card.py --run $(RUN) --data $(DATA) -o docs/model-card-figures
 
-curve: base  ## dev curve over the taps of the frozen base
-	$(PYTHON) benchmarks/tap_curve.py --base $(BASE) --data $(DATA) --train-rows 200 --dev-rows 150 -o docs/tap-curve.csv
+methods: base  ## the experiments of docs/methods.md (hours; continues if interrupted): make methods SETS=FOLDER
+	bash recipes/methods/run.sh $(SETS) runs
 
 clean:  ## remove environments, builds and tool caches (weights in .cache and runs stay)
 	rm -rf $(DEV) $(LIGHT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_export.passes.linear import FLOAT, as_linear
+from qe_edge_export.passes.linear import FLOAT
 from qe_edge_train.adapters.experts import PARTS
 from qe_edge_train.decoder import FAMILIES
 from qe_edge_train.heads import Mix, RegressionHead
@@ -178,7 +178,7 @@ def _mark_experts(model: ir.Model) -> None:
     other experts, and experts are small."""
     for node in model.graph:
         origin = node.metadata_props.get(ORIGIN, "")
-        if as_linear(node) is not None and any(f"_{part}_weight" in origin for part in PARTS):
+        if node.op_type == "MatMul" and any(f"_{part}_weight" in origin for part in PARTS):
             node.metadata_props[FLOAT] = ""
 
 

@@ -25,12 +25,13 @@ from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, simplify
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
-from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder
-from qe_edge_train.heads import HeadOptions, RegressionHead
-from qe_edge_train.tapped import TappedRegressor
+from qe_edge_train.adapters.experts import ExpertLinear
+from qe_edge_train.decoder import FAMILIES, attention_limit, blocks, cut_decoder
+from qe_edge_train.heads import HeadOptions, RegressionHead, Strategy
+from qe_edge_train.tapped import TappedRegressor, hidden_states
 
 WholeDecoder = Callable[[str, str], PreTrainedModel]
-TinyRegressor = Callable[[str, int], TappedRegressor]
+TinyRegressor = Callable[..., TappedRegressor]
 SCALE = 20
 """Points of the score scale in one standard unit, in `tiny_regressor`."""
 
@@ -60,11 +61,39 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(
     torch.testing.assert_close(after_prefix, expected[:, 6:], atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_hidden_state_is_that_of_transformers(whole_decoder: WholeDecoder, family: str) -> None:
+    whole, decoder = whole_decoder(family, "sdpa"), whole_decoder(family, "qe_edge")
+    tokens = ids(3, 11)
+    lengths = [11, 4, 7]
+    padded = torch.stack([torch.cat([row[:n], row.new_zeros(11 - n)]) for row, n in zip(tokens, lengths, strict=True)])
+    before, norm = list(blocks(decoder)), decoder.norm
+    runs = [0, 0, 0]
+    for number, block in enumerate(before):
+        block.register_forward_hook(lambda *_, number=number: runs.__setitem__(number, runs[number] + 1))
+
+    with torch.no_grad():
+        expected = whole(tokens, output_hidden_states=True, use_cache=False).hidden_states
+        together = hidden_states(decoder, padded, range(4))
+        assert runs == [1, 1, 1]
+        alone = [hidden_states(decoder, padded, [layer])[0] for layer in range(4)]
+
+    assert runs == [4, 3, 2]  # blocks above a layer are not run for it
+    assert (list(blocks(decoder)), decoder.norm) == (before, norm)
+    for layer in range(4):
+        tolerance = 1e-5 * float(expected[layer].abs().max())
+        for row, length in enumerate(lengths):
+            for found in (together[layer], alone[layer]):
+                torch.testing.assert_close(found[row, :length], expected[layer][row, :length], atol=tolerance, rtol=0)
+
+
 @dataclass(frozen=True)
 class Exported:
-    """One family at one tap, in torch and in ONNX Runtime."""
+    """One case, in torch and in ONNX Runtime."""
 
     model: TappedRegressor
+    states: ir.Model
+    """the graph up to the tapped states, to be cloned"""
     onnx: ir.Model
     shape: KeyValueShape
     graph: Graph
@@ -76,14 +105,29 @@ class Exported:
         return dict.fromkeys(self.shape.inputs, empty)
 
 
-@pytest.fixture(scope="module", params=[(family, tap) for family in FAMILIES for tap in (1, 2)], ids=str)
+CASES: list[tuple[str, tuple[int, ...], Strategy, tuple[int, ...] | None]] = [
+    *((family, (1,), "single", None) for family in FAMILIES),
+    ("llama", (2, 3), "dynamic", (1, 3)),
+    ("qwen2", (3, 1), "multi", None),
+    ("qwen3", (2, 3), "dynamic", None),
+    ("gemma3_text", (2, 3), "multi", (3, 2)),
+    ("mistral", (2,), "single", (2, 4)),
+    ("phi3", (1, 2, 3), "dynamic", (3, 1, 2)),
+    ("cohere", (2, 3), "multi", None),
+]
+"""Family, taps, strategy, experts of the kept blocks (none without): every family with several taps or with experts."""
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def exported(request: pytest.FixtureRequest, tiny_regressor: TinyRegressor) -> Iterator[Exported]:
-    model = tiny_regressor(*request.param)
-    onnx = export_states(model)
+    family, taps, strategy, experts = request.param
+    model = tiny_regressor(family, *taps, strategy=strategy, experts=experts)
+    states = export_states(model)
+    onnx = states.clone()
     attach_head(onnx, model.head)
     shape = key_value_shape(onnx)
     with opened(onnx, shape) as graph:
-        yield Exported(model, onnx, shape, graph)
+        yield Exported(model, states, onnx, shape, graph)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +150,20 @@ def test_every_family_keeps_its_scores_when_quantised(exported: Exported) -> Non
     bodies = [ids(5 + n % 4, seed=n).tolist() for n in range(24)]
     prefix = ids(6).tolist()
     rows = CalibrationRows((PairRows(prefix, bodies),), exported.shape)
-    quantised = exported.onnx.clone()
+    quantised = exported.states.clone()
 
     simplify(quantised)
     quantise_w8a8(quantised, rows, embedding_bits=8)
+    operators = Counter(node.op_type for node in quantised.graph)
+    attach_head(quantised, exported.model.head)
 
     with opened(quantised, exported.shape) as graph:
         scores = rows.scores(graph)
     expected = rows.scores(exported.graph)
-    operators = Counter(node.op_type for node in quantised.graph)
+    routed = [module for module in exported.model.modules() if isinstance(module, ExpertLinear)]
     assert operators["MatMulIntegerToFloat"] > 0
-    assert operators["MatMul"] == 0
+    # routers and experts alone stay in float32
+    assert operators["MatMul"] == sum(2 + (module.router is not None) for module in routed)
     error = np.abs(scores - expected).mean() / expected.std()
     assert 0 < error < 0.1
 

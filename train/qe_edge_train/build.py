@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from tokenizers import Tokenizer
@@ -10,11 +11,13 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from qe_edge.errors import InputError, UsageError
+from qe_edge.metrics import FloatArray
 from qe_edge.prompt import Prompt
 from qe_edge.taps import blocks_kept
 from qe_edge.tokens import PromptEncoder
 from qe_edge_train.adapters import add_adapter, attach_adapter
-from qe_edge_train.allocation import block_alphas, block_counts
+from qe_edge_train.allocation.allocate import block_counts
+from qe_edge_train.allocation.spectra import Estimator, block_alphas, load_unquantised
 from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder, plain_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Base, Head, Recipe
@@ -130,8 +133,14 @@ def adapter_counts(recipe: Recipe, facts: BaseFacts, kept: int) -> list[int]:
     chosen = adapter.allocation
     alphas = None
     if chosen.method == "alpha":
-        alphas = block_alphas(load_decoder(recipe.base.model, torch.float32), chosen.estimator)[:kept]
+        alphas = _base_alphas(recipe.base.model, chosen.estimator)[:kept]
     return block_counts(chosen.method, alphas, kept, total, chosen.beta)
+
+
+@cache
+def _base_alphas(model: str, estimator: Estimator) -> FloatArray:
+    """Alpha of every block of an unquantised base; remembered, since a sweep asks for it again and again."""
+    return block_alphas(load_unquantised(model), estimator)
 
 
 def build_decoder(recipe: Recipe, facts: BaseFacts, kept: int, counts: list[int], device: torch.device) -> nn.Module:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from qe_edge.commands.extras import require
-from qe_edge_train.commands_allocate import allocate
-from qe_edge_train.commands_merge import merge_adapters
+from qe_edge_train.allocation.command import allocate
+from qe_edge_train.merging.command import merge_adapters
 from qe_edge_train.probe.command import probe
 from qe_edge_train.sweep.command import sweep
 

@@ -106,6 +106,18 @@ def without(examples: Sequence[Example], others: Sequence[Example]) -> list[Exam
     return [example for example in examples if example.key not in known]
 
 
+def check_dev(rows: Sequence[Example]) -> None:
+    """Raise InputError unless there are dev rows and those of every pair can be ranked."""
+    if not rows:
+        raise InputError("no dev rows are left once empty rows are out; give other dev tables")
+    for pair in dict.fromkeys(row.pair for row in rows):
+        scores = [row.score for row in rows if row.pair == pair]
+        if len(set(scores)) < 2:
+            raise InputError(
+                f"dev rows of {pair}: {len(scores)} with one score; a correlation needs two different scores"
+            )
+
+
 def facts_table(facts: Sequence[FileFacts]) -> list[dict[str, object]]:
     """File facts as JSON objects."""
     return [asdict(item) for item in facts]

@@ -72,13 +72,14 @@ class Retrieval:
     ) -> None:
         assert recipe.alignment is not None
         self.decoder, self.layer, self.device = decoder, layer, device
-        self.bfloat16 = recipe.base.dtype == "bfloat16"
+        self.bfloat16, self.bos = recipe.base.dtype == "bfloat16", bos is not None
         limit = recipe.alignment.token_limit
         self.ids = [encode_sentences(tokenizer, bos, column, limit) for column in held_out.sentences.values()]
 
     def measure(self, whole: bool) -> Measured:
         """Always on all held-out lines: whether a sentence is found depends on how many there are."""
-        states = [pooled_states(self.decoder, ids, [self.layer], self.device, self.bfloat16)[0] for ids in self.ids]
+        layers = [self.layer]
+        states = [pooled_states(self.decoder, ids, layers, self.device, self.bfloat16, self.bos)[0] for ids in self.ids]
         value, low, high = mean_accuracy(all_hits(states))
         record = {"retrieval_accuracy": value, "interval": [low, high], "lines": len(self.ids[0]), "layer": self.layer}
         return Measured(value, record, f"retrieval accuracy {value:.4f} at layer {self.layer}", True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +23,7 @@ from qe_edge_train.build import (
     kept_blocks,
     prompt_encoder,
 )
-from qe_edge_train.data import Example, facts_table, load_examples, without
+from qe_edge_train.data import check_dev, facts_table, load_examples, without
 from qe_edge_train.decoder import blocks
 from qe_edge_train.loop import Report, Trainer, describe
 from qe_edge_train.objectives import AlignmentObjective, Objective, TaskObjective
@@ -145,7 +143,8 @@ def _task_data(
     train_rows, train_facts = load_examples(recipe.train, column, data_folder, seed, prompt)
     dev_rows, dev_facts = load_examples(recipe.dev, column, data_folder, seed, prompt)
     clean = without(train_rows, dev_rows)
-    _check_rows(clean, dev_rows)
+    refuse(not clean, "no training rows are left without empty, repeated and dev rows; give other [[train]] tables")
+    check_dev(dev_rows)
     report(
         f"{len(clean)} training rows ({len(train_rows) - len(clean)} also in dev: left out), {len(dev_rows)} dev rows"
     )
@@ -202,18 +201,6 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"{folder}: holds a finished run; give another -o or delete it")
     if any(folder.iterdir()) and not (folder / files.RECIPE_FILE).exists():
         raise OutputError(f"{folder}: holds other files; give a new or empty folder with -o")
-
-
-def _check_rows(train: Sequence[Example], dev: Sequence[Example]) -> None:
-    """Raise InputError unless there is something to learn from and every dev pair can be ranked."""
-    if not train:
-        raise InputError("no training rows are left without empty, repeated and dev rows; give other [[train]] tables")
-    rows = Counter(row.pair for row in dev)
-    if not rows:
-        raise InputError("no dev rows are left once empty rows are out; give other [[dev]] tables")
-    for pair, count in rows.items():
-        if count < 2 or len({row.score for row in dev if row.pair == pair}) < 2:
-            raise InputError(f"dev rows of {pair}: {count} with one score; a correlation needs two different scores")
 
 
 def _peak_memory(device: torch.device) -> int:

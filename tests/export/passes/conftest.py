@@ -40,6 +40,8 @@ class TinyDecoder:
     """norms also after attention and MLP, and a scaled embedding (Gemma3)"""
     layer_norm: bool = False
     """LayerNormalization with a bias instead of RMSNormalization"""
+    taps: int = 1
+    """states to read: those after the last blocks, the last block's first"""
 
     def __post_init__(self) -> None:
         self.tape = Tape()
@@ -53,8 +55,10 @@ class TinyDecoder:
         }
         for name in SHAPE.inputs:
             inputs[name] = _value(name, ir.DataType.FLOAT, [1, G, "prefix", D])
-        outputs = [self.forward(inputs), *self.present]
-        for value, name in zip(outputs, ["state", *SHAPE.outputs], strict=True):
+        states = self.forward(inputs)
+        outputs = [*states, *self.present]
+        names = ["state"] if self.taps == 1 else [f"state_{tap}" for tap in range(self.taps)]
+        for value, name in zip(outputs, [*names, *SHAPE.outputs], strict=True):
             value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
         graph = ir.Graph(
             list(inputs.values()),
@@ -66,7 +70,7 @@ class TinyDecoder:
         )
         return ir.Model(graph, ir_version=10)
 
-    def forward(self, inputs: dict[str, ir.Value]) -> ir.Value:
+    def forward(self, inputs: dict[str, ir.Value]) -> list[ir.Value]:
         self.present: list[ir.Value] = []
         tokens = inputs["tokens"]
         batch = self.op("Shape", [tokens], start=0, end=1)
@@ -87,13 +91,17 @@ class TinyDecoder:
         hidden = self.op("Gather", [self.weight(VOCABULARY, H), tokens], H, axis=0)
         if self.post_norms:
             hidden = self.op("Mul", [hidden, self.constant(np.array(H**0.5, np.float32))], H)
+        every = []
         for block in range(BLOCKS):
             hidden = self.block(hidden, inputs[f"past_key_{block}"], inputs[f"past_value_{block}"])
+            every.append(hidden)
         rows = self.op("Range", [self.ints(0), self.op("Squeeze", [batch]), self.ints(1)])
         pair = [self.op("Unsqueeze", [value, self.ints([-1])]) for value in (rows, inputs["last"])]
-        state = self.op("GatherND", [hidden, self.op("Concat", pair, axis=-1)], batch_dims=0)
-        state.shape = ir.Shape(["batch", H])
-        return state
+        picked = self.op("Concat", pair, axis=-1)
+        states = [self.op("GatherND", [hidden, picked], batch_dims=0) for hidden in every[: -self.taps - 1 : -1]]
+        for state in states:
+            state.shape = ir.Shape(["batch", H])
+        return states
 
     def block(self, hidden: ir.Value, past_key: ir.Value, past_value: ir.Value) -> ir.Value:
         normed = self.norm(hidden)
@@ -199,9 +207,13 @@ def family(request: pytest.FixtureRequest) -> ir.Model:
 
 
 @pytest.fixture
-def decoder() -> Callable[[str], ir.Model]:
-    """A decoder of the family asked for."""
-    return lambda name: TinyDecoder(**FAMILIES[name]).model()
+def decoder() -> Callable[..., ir.Model]:
+    """A decoder of the family asked for, with one tap or as many as asked for."""
+
+    def build(family: str, taps: int = 1) -> ir.Model:
+        return TinyDecoder(**FAMILIES[family], taps=taps).model()
+
+    return build
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from qe_edge_export.passes.simplify import (
     share_subexpressions,
 )
 
-Decoders = Callable[[str], ir.Model]
+Decoders = Callable[..., ir.Model]
 Run = Callable[..., dict[str, NDArray[Any]]]
 Feeds = dict[str, NDArray[Any]]
+FAMILIES = ("llama", "qwen2", "phi3", "cohere", "gemma3", "layer_norm")
 Outputs = dict[str, NDArray[Any]]
 
 
@@ -64,6 +65,28 @@ def test_the_last_block_is_computed_at_the_last_position_only(decoder: Decoders)
     ranks = [linear.input.shape.rank() for linear in linears(model) if linear.input.shape is not None]
     # twice: queries, keys, values, attention output, gate, up, down
     assert ranks == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_several_taps_keep_their_states(decoder: Decoders, run: Run, cases: list[Feeds], name: str) -> None:
+    model = decoder(name, taps=2)
+    before = [run(model, feeds) for feeds in cases]
+    simplify(model)
+    for feeds, expected in zip(cases, before, strict=True):
+        assert {"state_0", "state_1"} < expected.keys()
+        assert_same(expected, run(model, feeds))
+
+
+def test_with_several_taps_only_the_highest_is_read_early(decoder: Decoders) -> None:
+    model = decoder("llama", taps=2)
+    read_last_position_early(model)
+    ranks = [linear.input.shape.rank() for linear in linears(model) if linear.input.shape is not None]
+    # what follows the first block needs its state at every position
+    assert ranks == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2]
+    highest, lower = (value.producer() for value in list(model.graph.outputs)[:2])
+    assert highest is not None
+    assert lower is not None
+    assert (highest.op_type, lower.op_type) == ("Add", "GatherND")
 
 
 def test_the_last_position_is_left_alone_where_shapes_are_unknown(decoder: Decoders) -> None:

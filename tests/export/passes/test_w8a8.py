@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qe_edge_export.calibrate import CalibrationRows
 from qe_edge_export.passes import quantise_linears, quantise_w8a8, simplify
-from qe_edge_export.passes.linear import linears
+from qe_edge_export.passes.linear import FLOAT, linears
 from qe_edge_export.passes.w8a8 import quantise_weight
 
 Run = Callable[..., dict[str, NDArray[Any]]]
@@ -118,6 +118,19 @@ def test_layers_that_read_one_activation_share_its_quantised_form(run: Run) -> N
         alone = product_model(weight)
         quantise_linears(alone)
         np.testing.assert_array_equal(found[f"y{i}"], run(alone, {"x": x})["y0"])
+
+
+def test_a_layer_marked_to_stay_in_float_is_left_as_it_is(run: Run) -> None:
+    random = np.random.default_rng(3)
+    x = random.standard_normal((3, 16)).astype(np.float32)
+    weights = [random.standard_normal((16, width)).astype(np.float32) for width in (8, 4)]
+    model = product_model(*weights)
+    model.graph[1].metadata_props[FLOAT] = ""
+    quantise_linears(model)
+    found = run(model, {"x": x})
+    assert Counter(node.op_type for node in model.graph)["MatMul"] == 1
+    np.testing.assert_allclose(found["y1"], x @ weights[1], rtol=1e-5, atol=1e-5)
+    assert np.abs(found["y0"] - x @ weights[0]).max() > 1e-3
 
 
 def test_a_whole_decoder_in_w8a8_stays_close_and_batch_independent(

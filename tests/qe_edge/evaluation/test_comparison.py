@@ -93,7 +93,7 @@ def test_a_group_of_two_rows_is_not_evaluated(evaluated: Evaluate) -> None:
     result = evaluated({"tiny": {"mean": [1, 2], "qe": [2, 1]}, "good": {"mean": HUMAN, "qe": SAME}})
 
     assert [bool(group.scores) for group in result.groups] == [False, True]
-    assert result.macro["qe"]["spearman"].value == 1
+    assert result.macro["qe"]["spearman"].value == pytest.approx(1)
 
 
 def test_nothing_to_evaluate_is_an_error(evaluated: Evaluate) -> None:
@@ -174,4 +174,4 @@ def test_resamples_without_a_correlation_are_counted(evaluated: Evaluate) -> Non
     # all three draws the same row: 3 / 27
     assert figure.undefined / 2000 == pytest.approx(1 / 9, abs=0.035)
     assert result.groups[0].scores["qe"]["mae"].undefined == 0
-    assert figure.interval == (-1, 1)
+    assert figure.interval == pytest.approx((-1, 1))

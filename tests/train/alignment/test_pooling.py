@@ -40,6 +40,12 @@ def test_what_stands_in_the_padding_never_counts(sentinel: float) -> None:
     assert hidden.grad[..., 0].tolist() == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]
 
 
+def test_bos_is_no_token_of_the_sentence() -> None:
+    hidden = torch.tensor([[[900.0], [3.0], [5.0]], [[900.0], [7.0], [float("nan")]]])
+
+    assert mean_pool(hidden, torch.tensor([3, 2]), bos=True).tolist() == [[4.0], [7.0]]
+
+
 def test_means_are_in_float32_under_autocast() -> None:
     hidden = torch.full((1, 3, 1), 1.0, dtype=torch.bfloat16)
     hidden[0, 1] = 1.0078125  # the next bfloat16: the mean lies between the two

@@ -11,10 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from qe_edge.errors import OutputError, QeEdgeError, UsageError
-from qe_edge_train.allocation import block_alphas
 from qe_edge_train.allocation.allocate import allocate as share
-from qe_edge_train.allocation.spectra import load_unquantised
-from qe_edge_train.commands_allocate import allocate
+from qe_edge_train.allocation.command import allocate
+from qe_edge_train.allocation.spectra import block_alphas, load_unquantised
 
 
 def run(*arguments: str | Path) -> str:

@@ -27,8 +27,8 @@ def direct(features: FloatArray, target: FloatArray, weights: FloatArray, penalt
     design = np.column_stack([features, np.ones(len(features))])
     penalties = penalty * np.eye(features.shape[1] + 1)
     penalties[-1, -1] = 0
-    solved: FloatArray = np.linalg.solve(design.T * weights @ design + penalties, design.T * weights @ target)
-    return solved
+    solved = np.linalg.solve(design.T * weights @ design + penalties, design.T * weights @ target)
+    return np.asarray(solved, np.float64)
 
 
 def standardised(features: FloatArray, weights: FloatArray) -> FloatArray:

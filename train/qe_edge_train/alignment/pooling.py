@@ -1,4 +1,8 @@
-"""Sentence states: the mean of a layer's hidden states over the real tokens of a sentence.
+"""Sentence states: the mean of a layer's hidden states over the tokens of a sentence.
+
+BOS stands before a sentence and is no token of it. Its state is the same before every sentence and often hundreds of
+times larger than others (arXiv 2402.17762): in the mean it would make all sentences alike, so it is run and left out
+(docs/log.md has the measurement).
 
 Shapes: B sentences in a batch, S tokens, H hidden size, n sentences in all.
 """
@@ -40,22 +44,28 @@ def encode_sentences(
     return [(start + encoding.ids)[:token_limit] for encoding in encodings]
 
 
-def mean_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
+def mean_pool(hidden: Tensor, lengths: Tensor, bos: bool = False) -> Tensor:
     """Mean over the first `lengths` [B] tokens of hidden states [B, S, H] -> [B, H], in float32.
 
-    What stands at padded positions never counts, were it infinite, and gets no gradient.
+    bos: whether the first token is BOS and does not count. What stands at padded positions never counts, were it
+    infinite, and gets no gradient.
     """
     with torch.autocast(hidden.device.type, enabled=False):
         position = torch.arange(hidden.shape[1], device=hidden.device)  # [S]
-        real = (position[None, :] < lengths[:, None]).unsqueeze(-1)  # [B, S, 1]
-        return torch.where(real, hidden.float(), 0.0).sum(dim=1) / lengths[:, None]
+        real = (position[None, :] < lengths[:, None]) & (position >= int(bos))  # [B, S]
+        return torch.where(real.unsqueeze(-1), hidden.float(), 0.0).sum(dim=1) / real.sum(dim=1, keepdim=True)
 
 
-def pooled(decoder: nn.Module, token_ids: Sequence[list[int]], layer: int, device: torch.device) -> Tensor:
-    """States [B, H] of sentences at `hidden_states[layer]`, differentiable, float32; only `layer` blocks are run."""
+def pooled(
+    decoder: nn.Module, token_ids: Sequence[list[int]], layer: int, device: torch.device, bos: bool = False
+) -> Tensor:
+    """States [B, H] of sentences at `hidden_states[layer]`, differentiable, float32; only `layer` blocks are run.
+
+    bos: whether every sentence begins with BOS.
+    """
     tokens, lengths = _padded(token_ids, device)
     (hidden,) = hidden_states(decoder, tokens, [layer])
-    return mean_pool(hidden, lengths)
+    return mean_pool(hidden, lengths, bos)
 
 
 @torch.no_grad()
@@ -65,10 +75,12 @@ def pooled_states(
     layers: Sequence[int],
     device: torch.device,
     bfloat16: bool = False,
+    bos: bool = False,
 ) -> StateArray:
     """States of sentences at every `hidden_states[i]` for i in `layers`: [len(layers), n, H], sentences in their order.
 
-    The decoder is put in evaluation mode. bfloat16: let its matrix products run in that type.
+    The decoder is put in evaluation mode. bfloat16: let its matrix products run in that type; bos: whether every
+    sentence begins with BOS.
     """
     decoder.eval()
     states: StateArray | None = None
@@ -76,7 +88,7 @@ def pooled_states(
         tokens, lengths = _padded([token_ids[row] for row in rows], device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             hidden = hidden_states(decoder, tokens, layers)
-        means = [mean_pool(one, lengths).cpu().numpy() for one in hidden]  # each [B, H]
+        means = [mean_pool(one, lengths, bos).cpu().numpy() for one in hidden]  # each [B, H]
         if states is None:
             states = np.empty((len(layers), len(token_ids), means[0].shape[1]), np.float32)
         states[:, rows] = np.stack(means)

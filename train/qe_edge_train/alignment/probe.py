@@ -39,10 +39,11 @@ def retrieval_curve(
     device: torch.device,
     k: int = NEIGHBOURS,
     bfloat16: bool = False,
+    bos: bool = False,
 ) -> list[LayerRetrieval]:
     """Retrieval at every `hidden_states[i]` for i in `layers`.
 
-    token_ids: the sentences of each language (`encode_sentences`), the same lines in all; bfloat16: as of
+    token_ids: the sentences of each language (`encode_sentences`), the same lines in all; bfloat16, bos: as of
     `pooled_states`. The decoder runs once over every sentence; the states of all layers wait in temporary files (4
     bytes x layers x languages x sentences x hidden size) and are compared one layer at a time.
     Raises InputError for fewer than k sentences.
@@ -53,7 +54,7 @@ def retrieval_curve(
     with TemporaryDirectory(prefix="qe-edge-probe-") as folder:
         paths = [Path(folder) / f"{at}.npy" for at in range(len(token_ids))]
         for path, ids in zip(paths, token_ids, strict=True):
-            np.save(path, pooled_states(decoder, ids, layers, device, bfloat16))
+            np.save(path, pooled_states(decoder, ids, layers, device, bfloat16, bos))
         return [_retrieval(paths, at, layer, k) for at, layer in enumerate(layers)]
 
 

@@ -4,8 +4,3 @@ spectra.py    how well the weights of each block are trained, read off their eig
 allocate.py   a total shared out over the blocks
 report.py     both as a table, CSV, JSON and a plot
 """
-
-from qe_edge_train.allocation.allocate import block_counts
-from qe_edge_train.allocation.spectra import block_alphas
-
-__all__ = ["block_alphas", "block_counts"]

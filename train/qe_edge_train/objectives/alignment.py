@@ -40,7 +40,7 @@ class AlignmentObjective:
                 "[alignment] needs an adapter that can learn; [adapter] kind = 'none' has nothing to align"
             )
         self.options, self.decoder, self.layer, self.device = recipe.alignment, decoder, layer, device
-        self.dtype = recipe.base.dtype
+        self.dtype, self.bos = recipe.base.dtype, bos is not None
         self.sampler = PairSampler(parallel, self.options.pivot, self.options.pairs_per_batch, recipe.optimiser.seed)
         self.ids = {
             language: encode_sentences(tokenizer, bos, parallel.sentences[language], self.options.token_limit)
@@ -76,5 +76,7 @@ class AlignmentObjective:
         """[n, H] in the order of the sentences."""
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         passes = [order[i : i + SENTENCES_PER_PASS] for i in range(0, len(order), SENTENCES_PER_PASS)]
-        parts = [pooled(self.decoder, [sentences[i] for i in rows], self.layer, self.device) for rows in passes]
+        parts = [
+            pooled(self.decoder, [sentences[i] for i in rows], self.layer, self.device, self.bos) for rows in passes
+        ]
         return torch.cat(parts)[torch.tensor(order, device=self.device).argsort()]

@@ -89,7 +89,8 @@ def measure_retrieval(subject: Subject, parallel: ParallelSet, neighbours: int, 
         for language in parallel.languages
     ]
     bfloat16 = subject.recipe.base.dtype == "bfloat16"
-    curve = retrieval_curve(subject.decoder, ids, range(1, subject.layers + 1), device, neighbours, bfloat16)
+    layers, bos = range(1, subject.layers + 1), facts.bos is not None
+    curve = retrieval_curve(subject.decoder, ids, layers, device, neighbours, bfloat16, bos)
     numbers = parallel.numbers
     return Retrieval(parallel.languages, numbers[0], numbers[-1], len(parallel), neighbours, curve)
 

@@ -16,7 +16,7 @@ from qe_edge.metrics import FloatArray
 from qe_edge.prompt import Prompt
 from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.build import prompt_encoder
-from qe_edge_train.data import load_examples, without
+from qe_edge_train.data import check_dev, load_examples, without
 from qe_edge_train.evaluate import dev_sample
 from qe_edge_train.objectives.task import row_weights
 from qe_edge_train.probe.closed_form import fit_ridge
@@ -119,14 +119,7 @@ def _check(train: EncodedSet, dev: EncodedSet) -> None:
             f"{len(train.examples)} training rows without two different scores: nothing to learn; "
             "give other [[train]] tables or more --rows"
         )
-    if not dev.examples:
-        raise InputError("no dev rows are left once empty rows are out; give other [[dev]] tables")
-    for pair in dev.pairs:
-        scores = [row.score for row in dev.examples if row.pair == pair]
-        if len(set(scores)) < 2:
-            raise InputError(
-                f"dev rows of {pair}: {len(scores)} with one score; a correlation needs two different scores"
-            )
+    check_dev(dev.examples)
 
 
 def _scores(data: EncodedSet) -> FloatArray:

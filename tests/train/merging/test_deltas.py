@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
 from qe_edge.errors import InputError
 from qe_edge_train.adapters.lora import LINEAR_MAPS, add_lora, quiet_peft
-from qe_edge_train.adapters.merging import block_of, combine, read_lora, write_lora
 from qe_edge_train.decoder import cut_decoder, load_decoder
+from qe_edge_train.merging.deltas import block_of, combine, read_lora, write_lora
 from qe_edge_train.tapped import hidden_states
 
 TOKENS = torch.tensor([[3, 14, 15, 92, 65]])

@@ -47,7 +47,7 @@ def merge_adapters(
     require("train", "torch", "transformers", "peft", "safetensors", "scipy", "tomli_w")
     import torch
 
-    from qe_edge_train.merge_runs import merge_runs, merge_table
+    from qe_edge_train.merging.runs import merge_runs, merge_table
     from qe_edge_train.session import pick_device
 
     if threads is not None:

@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from qe_edge.errors import InputError, OutputError, UsageError
-from qe_edge_train.adapters.merging import read_lora
-from qe_edge_train.commands_merge import dev_tables, merge_adapters, parse_grid
-from qe_edge_train.merge_runs import Point, merge_runs, merge_table
+from qe_edge_train.merging.command import dev_tables, merge_adapters, parse_grid
+from qe_edge_train.merging.deltas import read_lora
+from qe_edge_train.merging.runs import Point, merge_runs, merge_table
 from qe_edge_train.recipe import (
     Adapter,
     Alignment,
@@ -181,8 +181,8 @@ def test_a_folder_that_holds_something_is_not_written_to(two_runs: tuple[Run, Ru
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ("et-en\ta\tb\t1\net-en\tc\td\t1\n", "dev rows of et-en: all have one score"),
-        ("et-en\ta\tb\t1\n", "dev rows of et-en: all have one score"),
+        ("et-en\ta\tb\t1\net-en\tc\td\t1\n", "dev rows of et-en: 2 with one score"),
+        ("et-en\ta\tb\t1\n", "dev rows of et-en: 1 with one score"),
         ("et-en\t\tb\t1\n", "no dev rows are left"),
     ],
 )

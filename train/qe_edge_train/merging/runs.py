@@ -25,10 +25,10 @@ from qe_edge.errors import InputError, OutputError
 from qe_edge.prompt import Prompt
 from qe_edge_train import run as files
 from qe_edge_train.adapters.lora import quiet_peft
-from qe_edge_train.adapters.merging import LoraAdapter, combine, read_lora, write_lora
 from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.build import adapted_decoder, base_facts, prompt_encoder
-from qe_edge_train.data import facts_table, load_examples
+from qe_edge_train.data import check_dev, facts_table, load_examples
+from qe_edge_train.merging.deltas import LoraAdapter, combine, read_lora, write_lora
 from qe_edge_train.recipe import DataFile
 from qe_edge_train.run import Run, RunFacts, open_run
 from qe_edge_train.selection import DevScores
@@ -139,11 +139,7 @@ def _dev_rows(
     folder = data_folder or (Path() if dev else Path(task.facts.data_folder))
     prompt = Prompt(recipe.head.prompt)
     rows, facts = load_examples(dev or recipe.dev, recipe.target.column, folder, recipe.optimiser.seed, prompt)
-    for pair in dict.fromkeys(row.pair for row in rows):
-        if len({row.score for row in rows if row.pair == pair}) < 2:
-            raise InputError(f"dev rows of {pair}: all have one score; a correlation needs two different scores")
-    if not rows:
-        raise InputError("no dev rows are left once empty rows are out; give other tables with --dev")
+    check_dev(rows)
     return encode(rows, prompt_encoder(base_facts(recipe.base), recipe.head)), facts_table(facts)
 
 

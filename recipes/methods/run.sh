@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The experiments of docs/methods.md: bash recipes/methods/run.sh SETS OUT. SETS holds mlqe-pe/, ntrex/ and monolingual/.
+# Finished parts are kept, an interrupted training continues.
+set -euo pipefail
+sets=$1 out=$2
+here=recipes/methods
+base=.cache/smollm2-135m-instruct
+export PATH="$PWD/.venv/bin:$PATH"
+
+test -f "$out/probe/probe.json" || qe-edge probe $here/probe.toml -o "$out/probe" --data "$sets" --rows 200 --dev-rows 200
+test -f "$out/allocate/allocation.json" || qe-edge allocate $base -o "$out/allocate" --blocks 20 --rank 20
+
+for name in strategies allocation beta grid; do
+  qe-edge sweep $here/$name.toml -o "$out/$name" --data "$sets"
+done
+
+test -f "$out/align/run.json" || qe-edge align $here/align.toml -o "$out/align" --data "$sets"
+task=$out/strategies/runs
+for seed in 1 2 3; do
+  test -f "$out/merged-$seed/run.json" ||
+    qe-edge merge-adapters "$task/single-TL-11_seed-$seed" "$out/align" -o "$out/merged-$seed" --data "$sets"
+  for kind in single-TL-11 aligned; do
+    test -f "$out/probe-$kind-$seed/probe.json" ||
+      qe-edge probe "$task/${kind}_seed-$seed" -o "$out/probe-$kind-$seed" --data "$sets" --rows 100 --dev-rows 100
+  done
+done
+
+for task in sentiment-tweets sentiment-film readability; do
+  recipe=recipes/monolingual/$task.toml folder=$out/$task data=$sets/monolingual
+  test -f "$folder/probe/probe.json" || qe-edge probe $recipe -o "$folder/probe" --data "$data" --rows 1000 --dev-rows 300
+  test -f "$folder/run/run.json" || qe-edge train $recipe -o "$folder/run" --data "$data"
+  test -f "$folder/bundle/bundle.json" || qe-edge export "$folder/run" -o "$folder/bundle"
+  qe-edge score "$data/$task.test.tsv" -m "$folder/bundle" -o "$folder/scored.tsv"
+  python benchmarks/text_baselines.py --train "$data/$task.train.tsv" --scored "$folder/scored.tsv" -o "$folder/compared.tsv"
+  qe-edge eval "$folder/compared.tsv" --gold score --score qe_score --score length --score mean | tee "$folder/eval.txt"
+done

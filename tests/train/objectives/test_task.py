@@ -1,0 +1,115 @@
+"""The task's loss, worked by hand: weighted squared errors, of several heads their sum."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from qe_edge_train.batches import EncodedSet
+from qe_edge_train.build import adapter_counts, base_facts, build_model
+from qe_edge_train.data import Example
+from qe_edge_train.evaluate import predict
+from qe_edge_train.objectives import TaskObjective
+from qe_edge_train.objectives.task import row_weights
+from qe_edge_train.recipe import Adapter, Allocation, Head, Recipe, Target
+
+CPU = torch.device("cpu")
+ET, NE = ("Estonian", "English"), ("Nepali", "English")
+
+
+def rows() -> EncodedSet:
+    """Eight rows of two pairs; scores of ne-en lie closer together."""
+    examples = [Example("et-en", ET, ("s", "t"), 20.0 * i) for i in range(4)]
+    examples += [Example("ne-en", NE, ("s", "t"), 5.0 * i) for i in range(4)]
+    return EncodedSet(examples, [[3 + 5 * i, 9, 60 + i] for i in range(8)], {ET: [1, 2], NE: [1, 4, 6]})
+
+
+def objective(recipe: Recipe) -> TaskObjective:
+    facts = base_facts(recipe.base)
+    kept = facts.blocks - min(recipe.head.taps) + 1
+    model = build_model(recipe, facts, kept, adapter_counts(recipe, facts, kept), CPU)
+    return TaskObjective(recipe, model, rows(), CPU)
+
+
+def heads(recipe: Recipe, strategy: str, taps: tuple[int, ...]) -> Recipe:
+    return dataclasses.replace(recipe, head=Head(strategy=strategy, taps=taps, bias=True, token_limit=400))  # type: ignore[arg-type]
+
+
+def outputs(task: TaskObjective) -> torch.Tensor:
+    """What every linear map says of every row, scored one by one with its whole prompt [8, M]."""
+    parts = []
+    for example, body in zip(task.data.examples, task.data.bodies, strict=True):
+        tokens = torch.tensor([task.data.prefixes[example.names] + body])
+        with torch.no_grad():
+            parts.append(task.model.outputs(tokens, torch.tensor([tokens.shape[1] - 1]), None))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize(("strategy", "taps"), [("single", (2,)), ("dynamic", (2, 4)), ("multi", (2, 3, 4))])
+def test_a_steps_loss_is_the_sum_of_its_heads_squared_errors(
+    recipe: Recipe, strategy: str, taps: tuple[int, ...]
+) -> None:
+    recipe = dataclasses.replace(heads(recipe, strategy, taps), target=Target(loss_weight=0.5, standardise=True))
+    task = objective(recipe)
+    human = torch.tensor([example.score for example in task.data.examples])
+    by_hand = outputs(task)  # before the step: nothing moves in it but gradients
+
+    step = task.run(0)
+
+    assert by_hand.shape == (8, len(taps) if strategy == "multi" else 1)
+    spread = human.std(correction=0)
+    expected = 0.5 * ((by_hand - human[:, None]) / spread).square().mean(0).sum()
+    assert len(task) == 2  # two epochs of one step of eight rows
+    assert step.loss == pytest.approx(float(expected), rel=1e-4)
+    assert step.tokens == 8 * 3
+
+
+def test_the_prediction_of_several_heads_is_their_mean(recipe: Recipe) -> None:
+    task = objective(heads(recipe, "multi", (2, 3, 4)))
+    task.model.eval()
+
+    scores = predict(task.model, task.data, range(8), CPU)
+
+    assert scores == pytest.approx(outputs(task).mean(1).numpy(), rel=1e-4)
+
+
+def test_gradients_add_up_over_micro_batches(recipe: Recipe) -> None:
+    task = objective(heads(recipe, "multi", (2, 4)))
+    human = torch.tensor([example.score for example in task.data.examples])
+
+    task.run(0)
+    found = [parameter.grad.clone() for parameter in task.model.parameters() if parameter.grad is not None]
+    task.model.zero_grad()
+    error = torch.zeros(())
+    for number, (example, body) in enumerate(zip(task.data.examples, task.data.bodies, strict=True)):
+        tokens = torch.tensor([task.data.prefixes[example.names] + body])
+        said = task.model.outputs(tokens, torch.tensor([tokens.shape[1] - 1]), None)
+        error = error + ((said - human[number]) / task.model.head.scale).square().sum() / 8
+    error.backward()  # loss_weight is 1 in this recipe
+
+    expected = [parameter.grad for parameter in task.model.parameters() if parameter.grad is not None]
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=1e-3)
+
+
+def test_a_pair_with_a_narrow_range_weighs_more() -> None:
+    weights = row_weights(rows(), Target(balance="inverse_sd"))
+
+    # spreads 4 : 1, so weights 1 : 4, with a mean of 1
+    torch.testing.assert_close(weights, torch.tensor([0.4] * 4 + [1.6] * 4))
+    assert row_weights(rows(), Target()).tolist() == [1.0] * 8
+
+
+def test_experts_add_their_balance_to_the_loss(recipe: Recipe) -> None:
+    uneven = Allocation(method="mola")
+    plain = Adapter(kind="experts", rank=2, alpha=4, experts=2.0, balance=0.0, allocation=uneven)
+    without = objective(dataclasses.replace(recipe, adapter=plain)).run(0).loss
+
+    balanced = objective(dataclasses.replace(recipe, adapter=dataclasses.replace(plain, balance=0.1))).run(0).loss
+
+    # the balance of every layer is 1 when experts are used evenly, and at most their number
+    assert 0.1 <= balanced - without + 1e-4
+    assert balanced - without < 0.1 * 4

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_export.passes.linear import FLOAT
+from qe_edge_export.passes.linear import FLOAT, operand
 from qe_edge_train.adapters.experts import PARTS
 from qe_edge_train.decoder import FAMILIES
 from qe_edge_train.heads import Mix, RegressionHead
@@ -34,8 +34,6 @@ MOVING_POSITIONS = ("dynamic", "longrope")
 
 STATE = "state_"
 """Begins the names of the outputs that hold tapped states, one a tap, in the order of the head's taps."""
-ORIGIN = "pkg.torch.onnx.fx_node"
-"""Metadata in which torch's exporter keeps the operation that a node comes from, its parameters by their names."""
 
 
 class _LastStates(nn.Module):
@@ -174,11 +172,10 @@ def _name_sizes(program: torch.onnx.ONNXProgram) -> None:
 
 
 def _mark_experts(model: ir.Model) -> None:
-    """Mark the products of routers and experts, which stay in float32: a router that is off by a little sends a token to
-    other experts, and experts are small."""
+    """Mark the products of routers and experts, by the names of their weights, so that they stay in float32: a router
+    that is off by a little sends a token to other experts, and experts are small."""
     for node in model.graph:
-        origin = node.metadata_props.get(ORIGIN, "")
-        if node.op_type == "MatMul" and any(f"_{part}_weight" in origin for part in PARTS):
+        if node.op_type == "MatMul" and str(operand(node, 1).name).endswith(PARTS):
             node.metadata_props[FLOAT] = ""
 
 

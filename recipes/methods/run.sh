@@ -34,3 +34,18 @@ for task in sentiment-tweets sentiment-film readability; do
   python benchmarks/text_baselines.py --train "$data/$task.train.tsv" --scored "$folder/scored.tsv" -o "$folder/compared.tsv"
   qe-edge eval "$folder/compared.tsv" --gold score --score qe_score --score length --score mean | tee "$folder/eval.txt"
 done
+
+# what docs/methods.md shows
+figures=docs/methods
+mkdir -p $figures
+cp "$out/probe/probe.csv" "$out/probe/probe.svg" "$out/probe/directions.svg" $figures/
+cp "$out/allocate/allocation.csv" $figures/
+for name in strategies allocation beta grid; do
+  cp "$out/$name/results.csv" "$figures/$name-runs.csv"
+  cp "$out/$name/summary.csv" "$figures/$name.csv"
+  cp "$out/$name/summary.svg" "$figures/$name.svg"
+done
+for task in sentiment-tweets sentiment-film readability; do
+  cp "$out/$task/probe/probe.csv" "$figures/$task-probe.csv"
+  cp "$out/$task/eval.txt" "$figures/$task-eval.txt"
+done

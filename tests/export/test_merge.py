@@ -41,7 +41,7 @@ def scores_through_the_adapter(run: Run) -> Tensor:
     """Scores of the model as it was trained: base and adapter apart."""
     decoder = load_cut_decoder(run.recipe.base, 2, CPU)
     model = TappedRegressor(PeftModel.from_pretrained(decoder, str(run.adapter)), run.head())
-    model.train()  # there is no dropout; in eval mode bitsandbytes computes with other, rounded values on some CPUs
+    model.eval()
     with torch.no_grad():
         return model.forward(TOKENS, LAST, None)[0]
 

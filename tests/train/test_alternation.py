@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qe_edge.errors import InputError
+from qe_edge_train.alignment.contrastive import alignment_loss
 from qe_edge_train.loop import Trainer
 from qe_edge_train.objectives import AlignmentObjective, TaskObjective
 from qe_edge_train.objectives import alignment as alignment_module
@@ -82,7 +83,7 @@ def test_every_step_optimises_one_loss_and_moves_only_what_it_reaches(
 ) -> None:
     computed: list[str] = []
     steps: list[tuple[list[str], set[str]]] = []
-    step, task, loss = Trainer._step, TaskObjective.run, alignment_module.alignment_loss
+    step, task, loss = Trainer._step, TaskObjective.run, alignment_loss
 
     def watched_step(self: Trainer, writer: Any) -> None:
         computed.clear()
@@ -143,7 +144,8 @@ def test_interrupted_joint_training_ends_where_an_uninterrupted_one_does(
     if kind == "experts":
         joint = dataclasses.replace(joint, adapter=Adapter(kind="experts", rank=2, alpha=4, experts=2.0, dropout=0.1))
     whole = train_run(joint, tmp_path / "whole", data, CPU, silent)
-    folder, said = tmp_path / "stopped", []
+    folder = tmp_path / "stopped"
+    said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         train_run(joint, folder, data, CPU, stop_at_second_evaluation())
 

@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 from qe_edge.bundle import file_sha256
 from qe_edge.metrics import Agreement
 from qe_edge.prompt import ALOPE_PROMPT
+from qe_edge_train.allocation.allocate import block_counts
+from qe_edge_train.allocation.spectra import block_alphas
 from qe_edge_train.batches import encode
 from qe_edge_train.build import adapted_decoder, base_facts, load_cut_decoder, prompt_encoder
 from qe_edge_train.data import load_examples
+from qe_edge_train.decoder import load_decoder
 from qe_edge_train.evaluate import per_pair, predict
 from qe_edge_train.recipe import Adapter, Allocation, Base, Head, Recipe
 from qe_edge_train.run import Run, open_run
@@ -121,7 +124,7 @@ def test_ranks_follow_the_blocks_and_peft_loads_them(recipe: Recipe, tables: Pat
     model = PeftModel.from_pretrained(load_cut_decoder(recipe.base, 2, CPU), str(run.adapter))
     found = [
         {
-            (layer.lora_A["default"].weight.shape[0], layer.scaling["default"])
+            (layer.lora_A["default"].get_parameter("weight").shape[0], layer.scaling["default"])
             for layer in block.modules()
             if isinstance(layer, LoraLayer)
         }
@@ -133,9 +136,6 @@ def test_ranks_follow_the_blocks_and_peft_loads_them(recipe: Recipe, tables: Pat
 
 
 def test_alpha_reads_the_spectra_of_the_base_for_its_allocation(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
-    from qe_edge_train.allocation import block_alphas, block_counts
-    from qe_edge_train.decoder import load_decoder
-
     run = train_run(with_parts(recipe, "single", (2,), "rank_per_block"), tmp_path / "run", tables, CPU, silent)
 
     alphas = block_alphas(load_decoder(recipe.base.model, torch.float32), "hill_median")

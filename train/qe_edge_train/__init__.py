@@ -1,5 +1,5 @@
-"""Training of tapped regression heads on decoder language models: ALOPE (arXiv 2508.07484), with alignment of a middle
-layer across languages (mid-align, arXiv 2502.14830) and adapters sized by layer quality (AlphaLoRA, arXiv 2410.10054)."""
+"""Training of tapped regression heads on decoder language models: ALOPE (arXiv 2508.07484), mid-align (arXiv 2502.14830)
+and AlphaLoRA (arXiv 2410.10054)."""
 
 import logging
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
@@ -85,10 +86,22 @@ def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedMo
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"base {base.model!r}: its weights cannot be loaded: {reason}; fetch it again") from None
+    _keep_layout(decoder)
     if not options:
         nn.Module.to(decoder, device)
     decoder.requires_grad_(False)
     return cut_decoder(decoder, tap)
+
+
+def _keep_layout(decoder: PreTrainedModel) -> None:
+    """Keep 4-bit layers in the layout in which they are trained.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 packs a layer anew when it first runs in evaluation mode and leaves it
+    so in training mode, where a packed layer passes no gradient on; its values are rounded to bfloat16, too.
+    """
+    for module in decoder.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def kept_blocks(recipe: Recipe, facts: BaseFacts) -> int:

@@ -91,14 +91,14 @@ class TinyDecoder:
         hidden = self.op("Gather", [self.weight(VOCABULARY, H), tokens], H, axis=0)
         if self.post_norms:
             hidden = self.op("Mul", [hidden, self.constant(np.array(H**0.5, np.float32))], H)
-        every = []
+        after: list[ir.Value] = []
         for block in range(BLOCKS):
             hidden = self.block(hidden, inputs[f"past_key_{block}"], inputs[f"past_value_{block}"])
-            every.append(hidden)
+            after.append(hidden)
         rows = self.op("Range", [self.ints(0), self.op("Squeeze", [batch]), self.ints(1)])
         pair = [self.op("Unsqueeze", [value, self.ints([-1])]) for value in (rows, inputs["last"])]
         picked = self.op("Concat", pair, axis=-1)
-        states = [self.op("GatherND", [hidden, picked], batch_dims=0) for hidden in every[: -self.taps - 1 : -1]]
+        states = [self.op("GatherND", [hidden, picked], batch_dims=0) for hidden in after[: -self.taps - 1 : -1]]
         for state in states:
             state.shape = ir.Shape(["batch", H])
         return states

@@ -32,7 +32,9 @@ def decoder() -> PreTrainedModel:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    return LlamaModel(config).eval()
+    model = LlamaModel(config)
+    model.eval()
+    return model
 
 
 def moved(model: nn.Module) -> nn.Module:
@@ -57,7 +59,7 @@ def test_every_block_gets_its_rank_on_all_seven_maps_and_one_scale() -> None:
     maps = [(name, module) for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
     for name, module in maps:
         block = int(name.split("layers.")[1].split(".")[0])
-        found.setdefault(block, set()).add(module.lora_A["default"].weight.shape[0])
+        found.setdefault(block, set()).add(module.lora_A["default"].get_parameter("weight").shape[0])
         assert module.scaling["default"] == 6 / 3
     assert found == {block: {rank} for block, rank in enumerate(RANKS)}
     assert len(maps) == 12 * 7

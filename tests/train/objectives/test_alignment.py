@@ -44,7 +44,8 @@ def state(aligned: AlignmentObjective, tokenizer: Tokenizer, sentence: str, laye
     ids = [0, *tokenizer.encode(sentence, add_special_tokens=False).ids]
     (hidden,) = hidden_states(aligned.decoder, torch.tensor([ids]), [layer])
     mean = hidden[0, 1:].mean(0)
-    return mean / mean.norm()
+    unit: Tensor = mean / mean.norm()
+    return unit
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

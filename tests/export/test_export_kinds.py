@@ -1,0 +1,186 @@
+"""Export of every head strategy and every kind of adapter, and what cannot be exported or merged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from qe_edge.bundle import Bundle
+from qe_edge.errors import InputError, UsageError
+from qe_edge.metrics import FloatArray
+from qe_edge.prompt import Prompt
+from qe_edge.scoring.graph import Graph, KeyValueShape
+from qe_edge.tokens import PromptEncoder
+from qe_edge_export import export as whole
+from qe_edge_export.export import export_run
+from qe_edge_export.gate import Bounds
+from qe_edge_export.merge import check_mergeable, merged_regressor
+from qe_edge_export.samples import CalibrationRows, SampleSizes
+from qe_edge_train.adapters.experts import ExpertLinear
+from qe_edge_train.batches import EncodedSet, encode
+from qe_edge_train.build import adapted_decoder
+from qe_edge_train.data import load_examples
+from qe_edge_train.evaluate import predict
+from qe_edge_train.recipe import Adapter, Head
+from qe_edge_train.run import Run
+from qe_edge_train.tapped import TappedRegressor
+
+TinyRun = Callable[..., Run]
+SIZES = SampleSizes(calibration=4, refit=20, gate=12)
+PROMPT = "{sl} {tl}: {src} = {mt}"
+CPU = torch.device("cpu")
+SCALE = 20
+"""Points of the score scale in one standard unit, in `tiny_run`."""
+KINDS = {
+    "lora": Adapter(rank=4, alpha=8),
+    "rank_per_block": Adapter(kind="rank_per_block", rank=4, alpha=8),
+    "experts": Adapter(kind="experts", rank=4, alpha=8),
+    "none": Adapter(kind="none"),
+}
+
+
+def silent(line: str) -> None:
+    assert line
+
+
+def make(tiny_run: TinyRun, strategy: str, taps: tuple[int, ...], kind: str) -> Run:
+    head = Head(strategy=strategy, taps=taps, layer_norm=True, bias=True, prompt=PROMPT, token_limit=120)  # type: ignore[arg-type]
+    return tiny_run("none", head, KINDS[kind])
+
+
+def dev_rows(run: Run, bundle: Bundle, tables: Path) -> EncodedSet:
+    """Dev rows encoded as the bundle says."""
+    spec = bundle.spec
+    tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
+    encoder = PromptEncoder(tokenizer, Prompt(spec.prompt), spec.bos, spec.token_limit)
+    examples, _ = load_examples(run.recipe.dev, "mean", tables, 1, Prompt(spec.prompt))
+    return encode(sorted(examples, key=lambda example: example.pair), encoder)
+
+
+def trained_scores(run: Run, data: EncodedSet) -> FloatArray:
+    """Scores of the model as it was trained: base and adapter apart."""
+    model = TappedRegressor(adapted_decoder(run, CPU), run.head()).eval()
+    return predict(model, data, range(len(data.examples)), CPU)
+
+
+def assert_one_graph_scores(bundle: Bundle, data: EncodedSet, expected: FloatArray, tolerance: float) -> None:
+    """The bundle's graph gives the scores, whatever the batch; prefixes are shared and rows of both pairs scored."""
+    shape = KeyValueShape(bundle.spec.blocks_kept, bundle.spec.kv_heads, bundle.spec.head_dim)
+    graph, rows = Graph(bundle.model, shape), CalibrationRows.of(data, shape)
+    scores = rows.scores(graph)
+    assert np.abs(scores - expected).max() <= tolerance
+    for batch_size in (1, 5):
+        assert np.abs(rows.scores(graph, batch_size, by_length=False) - scores).max() <= 1e-4 * SCALE
+
+
+@pytest.mark.parametrize(
+    ("strategy", "taps", "kind", "kept"),
+    [
+        ("dynamic", (2, 3), "rank_per_block", 2),
+        ("multi", (1, 3), "lora", 3),
+        ("dynamic", (1, 2), "experts", 3),
+        ("multi", (3, 2), "none", 2),
+        ("single", (2,), "experts", 2),
+    ],
+)
+def test_a_bundle_scores_as_the_model_that_was_trained(
+    tiny_run: TinyRun, tables: Path, tmp_path: Path, strategy: str, taps: tuple[int, ...], kind: str, kept: int
+) -> None:
+    run = make(tiny_run, strategy, taps, kind)
+
+    bundle = export_run(run.folder, tmp_path / "bundle", "fp32", False, silent, sizes=SIZES)
+
+    assert (bundle.spec.strategy, bundle.spec.taps, bundle.spec.blocks_kept) == (strategy, list(taps), kept)
+    data = dev_rows(run, bundle, tables)
+    expected = trained_scores(run, data)
+    assert np.ptp(expected) > 1
+    assert_one_graph_scores(bundle, data, expected, 1e-4 * SCALE)
+    operators = Counter(node.op_type for node in onnx.load(bundle.model, load_external_data=False).graph.node)
+    assert (operators["TopK"] > 0) == (kind == "experts")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "taps", "kind"),
+    [("dynamic", (2, 3), "experts"), ("multi", (1, 3), "lora"), ("single", (2,), "rank_per_block")],
+)
+def test_eight_bits_keep_the_scores_of_every_kind(
+    tiny_run: TinyRun,
+    tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    taps: tuple[int, ...],
+    kind: str,
+) -> None:
+    # 12 rows a pair of a model that learnt nothing say little of correlations: the real bounds are for hundreds
+    monkeypatch.setattr(whole, "BOUNDS", {"w8a8": Bounds(8, 3, movement=0.01, spearman_with_trained=0.8, loss=0.3)})
+    run = make(tiny_run, strategy, taps, kind)
+
+    bundle = export_run(run.folder, tmp_path / "bundle", "w8a8", False, silent, sizes=SIZES)
+
+    data = dev_rows(run, bundle, tables)
+    expected = trained_scores(run, data)
+    assert_one_graph_scores(bundle, data, expected, 8)
+    operators = Counter(node.op_type for node in onnx.load(bundle.model, load_external_data=False).graph.node)
+    routed = [module for module in merged_regressor(run).modules() if isinstance(module, ExpertLinear)]
+    kept_in_float = sum(2 + (module.router is not None) for module in routed)
+    in_the_head = {"single": 1, "dynamic": 2, "multi": len(taps)}[strategy]
+    assert operators["MatMul"] == kept_in_float + in_the_head
+    assert operators["MatMulIntegerToFloat"] == 7 * bundle.spec.blocks_kept
+
+
+def test_merging_experts_is_refused_in_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run = make(tiny_run, "single", (2,), "experts")
+    command = [sys.executable, "-m", "qe_edge", "export", str(run.folder), "-o", str(tmp_path / "bundle"), "--merge"]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"qe-edge: error: {run.folder}: --merge: its adapter routes every token to experts")
+    assert "leave --merge out" in line
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("kind", ["lora", "rank_per_block", "none"])
+def test_what_can_be_merged_is_not_refused(tiny_run: TinyRun, kind: str) -> None:
+    run = make(tiny_run, "single", (2,), kind)
+
+    check_mergeable(run)
+
+    model = merged_regressor(run)
+    assert not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_experts_stay_beside_the_weights_they_were_trained_with(tiny_run: TinyRun) -> None:
+    run = make(tiny_run, "single", (2,), "experts")
+
+    with pytest.raises(UsageError, match="--merge"):
+        check_mergeable(run)
+    routed = [module for module in merged_regressor(run).modules() if isinstance(module, ExpertLinear)]
+
+    assert [module.experts for module in routed] == [1] * 7 + [3] * 7
+
+
+def test_a_run_without_a_head_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run = make(tiny_run, "single", (2,), "lora")
+    facts = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    (run.folder / "run.json").write_text(json.dumps({**facts, "head": None}), encoding="utf-8")
+    (run.folder / "head.safetensors").unlink()
+
+    with pytest.raises(InputError, match=r"this run only aligns languages and has no head; train one") as caught:
+        export_run(run.folder, tmp_path / "bundle", "fp32", False, silent, sizes=SIZES)
+
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -120,3 +120,18 @@ def test_languages_are_asked_for_wherever_the_prompt_names_one(tmp_path: Path) -
 def test_a_text_of_the_prompt_is_not_learnt(tmp_path: Path, column: str, prompt: Prompt) -> None:
     with pytest.raises(InputError, match=rf"\[target\] column = '{column}' is also a text of the prompt"):
         load_examples([DataFile("any.tsv")], column, tmp_path, 1, prompt)
+
+
+def test_one_file_is_split_into_training_and_dev_rows(tmp_path: Path) -> None:
+    write(tmp_path, "".join(f"et-en\ta{i}\tb\t{i}\n" for i in range(1, 7)))
+
+    def scores(first: int, last: int) -> list[float]:
+        file = DataFile("t.tsv", first_row=first, last_row=last)
+        return [example.score for example in load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)[0]]
+
+    assert scores(1, 4) == [1.0, 2.0, 3.0, 4.0]
+    assert scores(5, 0) == [5.0, 6.0]
+    with pytest.raises(InputError, match=r"t\.tsv: has 6 rows, first_row = 7; lower it"):
+        scores(7, 0)
+    with pytest.raises(InputError, match="rows 3 to 2: rows count from 1"):
+        DataFile("t.tsv", first_row=3, last_row=2)

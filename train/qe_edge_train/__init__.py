@@ -1,5 +1,5 @@
-"""Training of tapped regression heads on decoder language models: ALOPE (arXiv 2508.07484), mid-align (arXiv 2502.14830)
-and AlphaLoRA (arXiv 2410.10054)."""
+"""Training of tapped regression heads on decoders: ALOPE (arXiv 2508.07484), mid-align (arXiv 2502.14830) and AlphaLoRA
+(arXiv 2410.10054)."""
 
 import logging
 

@@ -96,8 +96,8 @@ def random_head(options: HeadOptions) -> RegressionHead:
     if head.mix is not None:
         with torch.no_grad():
             head.mix.theta.normal_()
-            for matrix in head.mix.maps:
-                matrix += 0.1 * torch.randn_like(matrix)
+            for change in head.mix.changes:
+                change.normal_()
     return head
 
 

@@ -57,8 +57,9 @@ def test_dynamic_weighting_mixes_by_the_softmax_of_theta() -> None:
     assert dynamic.mix is not None
     with torch.no_grad():
         dynamic.mix.theta.copy_(torch.tensor([3.0, 1.0]).log())  # softmax: 3/4, 1/4
-        dynamic.mix.maps[0].copy_(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
-        dynamic.mix.maps[1].copy_(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+        # A = 1 + M / sqrt(2)
+        dynamic.mix.changes[0].copy_(2**0.5 * torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
+        dynamic.mix.changes[1].copy_(2**0.5 * torch.tensor([[-1.0, 1.0], [-1.0, -1.0]]))
 
     # A_0 (3, 1) = (5, 1); A_1 (0, 4) = (4, 0); h = 3/4 (5, 1) + 1/4 (4, 0) = (4.75, .75); 10 * (4.75 + 1.5) + 60
     assert dynamic(STATES).item() == pytest.approx(122.5)

@@ -15,6 +15,7 @@ from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.build import adapter_counts, base_facts, build_model, kept_blocks, prompt_encoder
 from qe_edge_train.data import load_examples
 from qe_edge_train.evaluate import head_features, predict
+from qe_edge_train.heads import Strategy
 from qe_edge_train.objectives import TaskObjective
 from qe_edge_train.probe.closed_form import fit_ridge
 from qe_edge_train.recipe import Head, Recipe
@@ -22,7 +23,7 @@ from qe_edge_train.session import train_run
 from qe_edge_train.warm_start import start_head
 
 CPU = torch.device("cpu")
-STRATEGIES = {"single": (2,), "dynamic": (2, 3), "multi": (2, 3)}
+STRATEGIES: dict[Strategy, tuple[int, ...]] = {"single": (2,), "dynamic": (2, 3), "multi": (2, 3)}
 
 
 def task(recipe: Recipe, tables: Path) -> tuple[TaskObjective, EncodedSet]:
@@ -35,7 +36,9 @@ def task(recipe: Recipe, tables: Path) -> tuple[TaskObjective, EncodedSet]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_head_gives_the_ridge_solution_before_any_training(recipe: Recipe, tables: Path, strategy: str) -> None:
+def test_the_head_gives_the_ridge_solution_before_any_training(
+    recipe: Recipe, tables: Path, strategy: Strategy
+) -> None:
     head = dataclasses.replace(recipe.head, strategy=strategy, taps=STRATEGIES[strategy], start="closed_form")
     objective, data = task(dataclasses.replace(recipe, head=head), tables)
     rows = list(range(len(data.examples)))

@@ -41,21 +41,33 @@ class HeadOptions:
 
 class Mix(nn.Module):
     """The learnt weighting of strategy dynamic. theta starts at 1 for every tap, A_i as the identity: at first the mix
-    is the mean of the states."""
+    is the mean of the states.
+
+    What is learnt of A_i is M_i in A_i = 1 + M_i / sqrt(H). An optimiser such as Adam moves every entry of a matrix by
+    about the learning rate, whatever its size; learnt as it is, a matrix of H x H would leave the identity within a few
+    steps (docs/log.md).
+    """
+
+    identity: Tensor
 
     def __init__(self, taps: int, size: int) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.ones(taps))
-        self.maps = nn.ParameterList([nn.Parameter(torch.eye(size)) for _ in range(taps)])
+        self.changes = nn.ParameterList([nn.Parameter(torch.zeros(size, size)) for _ in range(taps)])
+        self.register_buffer("identity", torch.eye(size), persistent=False)
+
+    def tap_matrix(self, tap: int) -> Tensor:
+        """A_i [H, H]"""
+        return self.identity + self.changes[tap] / len(self.identity) ** 0.5
 
     def matrix(self) -> Tensor:
         """All maps with their weights as one matrix [K * H, H]; it multiplies the concatenated states of a row."""
-        weights = self.theta.softmax(0)
-        return torch.cat([weight * matrix.T for weight, matrix in zip(weights, self.maps, strict=True)])
+        return torch.cat([weight * self.tap_matrix(tap).T for tap, weight in enumerate(self.theta.softmax(0))])
 
     def forward(self, states: Tensor) -> Tensor:
         """[B, K, H] -> [B, H]"""
-        return states.flatten(1) @ self.matrix()
+        mixed: Tensor = states.flatten(1) @ self.matrix()
+        return mixed
 
 
 class RegressionHead(nn.Module):

@@ -58,7 +58,8 @@ class Mix(nn.Module):
 
     def tap_matrix(self, tap: int) -> Tensor:
         """A_i [H, H]"""
-        return self.identity + self.changes[tap] / len(self.identity) ** 0.5
+        matrix: Tensor = self.identity + self.changes[tap] / len(self.identity) ** 0.5
+        return matrix
 
     def matrix(self) -> Tensor:
         """All maps with their weights as one matrix [K * H, H]; it multiplies the concatenated states of a row."""

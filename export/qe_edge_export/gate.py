@@ -1,6 +1,7 @@
 """The gate of an export: its scores against the trained model's, and whether they depend on how rows are batched.
 
-All differences are in points of the score scale (DA 0-100). A figure beyond its bound stops the export.
+All differences are in points: hundredths of the range of the human scores, so that a bound means the same on any score
+scale; on DA 0-100 a point is 1. A figure beyond its bound stops the export.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from qe_edge_train.evaluate import per_pair
 SMALLER, LARGER = 3, 32
 """Batch sizes tried beside BATCH_SIZE and 1."""
 DECIMALS = 4
-REMEDY = "nothing was written; export with --precision fp32, which changes the scores least"
+REMEDIES = MappingProxyType(
+    {
+        "fp32": "nothing was written; check that base and tables are those of the training",
+        "w8a8": "nothing was written; export with --precision fp32, which changes the scores least",
+    }
+)
+"""What to do, by precision."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Figures:
 
     rows: int
     """dev rows compared"""
+    point: float
+    """size of a point on the score scale"""
     max_difference: float
     """largest difference of a row's score from the trained model's, in points"""
     mean_difference: float
@@ -90,16 +99,19 @@ def measure(graph: Graph, rows: CalibrationRows, data: EncodedSet, trained: Floa
     rows: those of `data`, in the same order, at least two of every language pair; trained: [n] their scores.
     """
     scores = rows.scores(graph).astype(np.float64)
+    human = np.array([example.score for example in data.examples])
+    point = float(np.ptp(human)) / 100
 
     def movement(batch_size: int, by_length: bool = True) -> float:
-        return float(np.abs(rows.scores(graph, batch_size, by_length) - scores).max())
+        return float(np.abs(rows.scores(graph, batch_size, by_length) - scores).max()) / point
 
     every = range(len(data.examples))
     pairs = np.array([example.pair for example in data.examples])
     same = {pair: agreement(scores[pairs == pair], trained[pairs == pair]) for pair in data.pairs}
-    difference = np.abs(scores - trained)
+    difference = np.abs(scores - trained) / point
     return Figures(
         rows=len(scores),
+        point=point,
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         movement_alone=movement(1),
@@ -121,16 +133,16 @@ def enforce(figures: Figures, bounds: Bounds, precision: str) -> None:
     )
     for name, value, bound in at_most:
         if bound is not None and not value <= bound:
-            raise GateError(f"{precision}: {name} is {value:.4g}, at most {bound:g} is allowed; {REMEDY}")
+            raise GateError(f"{precision}: {name} is {value:.4g}, at most {bound:g} is allowed; {REMEDIES[precision]}")
     value, least = figures.spearman_with_trained, bounds.spearman_with_trained
     if not value >= least:
         raise GateError(
             f"{precision}: Spearman correlation with the trained model's scores is {value:.6g}, "
-            f"at least {least:g} is needed; {REMEDY}"
+            f"at least {least:g} is needed; {REMEDIES[precision]}"
         )
 
 
 def gate_record(figures: Figures, bounds: Bounds) -> dict[str, Any]:
     """Figures, to 4 decimals, and bounds as they stand in `bundle.json`."""
     rounded = {name: round(value, DECIMALS) for name, value in asdict(figures).items()}
-    return {**rounded, "bounds": asdict(bounds)}
+    return {**rounded, "point": figures.point, "bounds": asdict(bounds)}

@@ -36,12 +36,12 @@ class SumGraph:
         return [(alone + self.neighbours * (len(tokens) - 1) + self.padding * padded).astype(np.float32)]
 
 
-def rows() -> EncodedSet:
-    """Two pairs of four rows; body i of a pair has i + 1 ids."""
+def rows(scale: float = 1.0) -> EncodedSet:
+    """Two pairs of four rows; body i of a pair has i + 1 ids; the human scores span 100 * scale."""
     bodies = [[5], [4, 4], [1, 2, 3], [9, 9, 9, 9]]
     names = {"et-en": ("Estonian", "English"), "ne-en": ("Nepali", "English")}
-    human = {"et-en": [1, 2, 3, 4], "ne-en": [4, 3, 2, 1]}
-    examples = [Example(pair, names[pair], ("s", "t"), float(human[pair][i])) for pair in names for i in range(4)]
+    human = {"et-en": [0, 30, 60, 100], "ne-en": [100, 60, 30, 0]}
+    examples = [Example(pair, names[pair], ("s", "t"), scale * human[pair][i]) for pair in names for i in range(4)]
     return EncodedSet(examples, bodies + bodies, {names["et-en"]: [10], names["ne-en"]: [20]})
 
 
@@ -98,6 +98,7 @@ def test_a_score_that_depends_on_padding_is_seen() -> None:
 
 GOOD = Figures(
     rows=100,
+    point=1.0,
     max_difference=0.0,
     mean_difference=0.0,
     movement_alone=0.0,
@@ -132,6 +133,23 @@ def test_every_figure_beyond_its_bound_stops_the_export(precision: str, change: 
 
     assert caught.value.exit_code == 8
     assert "nothing was written" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.08, 1e6])
+def test_figures_are_shares_of_the_range_of_human_scores(scale: float) -> None:
+    class ScaledGraph(SumGraph):
+        def run(self, *arguments):  # type: ignore[no-untyped-def]
+            return [scale * scores for scores in super().run(*arguments)]  # type: ignore[no-untyped-call]
+
+    graph, data = ScaledGraph(), rows(scale)
+
+    figures = measure(graph, CalibrationRows.of(data, SHAPE), data, scale * (SCORES + 4))  # type: ignore[arg-type]
+
+    assert figures.point == pytest.approx(scale)
+    assert figures.max_difference == pytest.approx(4, rel=1e-5)
+    assert figures.mean_difference == pytest.approx(4, rel=1e-5)
+    with pytest.raises(GateError, match=r"is 4(\.0+\d)?, at most 0\.05 .*; check that base"):
+        enforce(figures, BOUNDS["fp32"], "fp32")
 
 
 def test_a_better_order_of_the_rows_is_no_loss() -> None:

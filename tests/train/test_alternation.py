@@ -20,7 +20,7 @@ from qe_edge_train.objectives import AlignmentObjective, TaskObjective
 from qe_edge_train.objectives import alignment as alignment_module
 from qe_edge_train.recipe import Adapter, Alignment, Head, ParallelText, Recipe
 from qe_edge_train.run import open_run
-from qe_edge_train.session import align_run, train_run
+from qe_edge_train.session import align_run, parallel_sets, train_run
 from qe_edge_train.summary import summary_table
 
 CPU = torch.device("cpu")
@@ -208,11 +208,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "empty file": ({"texts": (ONE, ParallelText("empty.et", "et"))}, r"empty\.et: is empty"),
     "no file": ({"texts": (ONE, ParallelText("none.et", "et"))}, r"none\.et: no such file"),
     "unequal": ({"texts": (ONE, ParallelText("short.et", "et"))}, r"short\.et: 59 lines, but .*text\.en has 60"),
-    "one language": ({"texts": (ONE,)}, r"parallel text in 1 languages: at least two are needed"),
-    "no texts": ({"texts": ()}, r"parallel text in 0 languages: at least two are needed"),
+    "one language": ({"texts": (ONE,)}, r"1 of them; at least two languages are needed"),
+    "no texts": ({"texts": ()}, r"0 of them; at least two languages are needed"),
     "too few lines": ({"pairs_per_batch": 50}, r"pairs_per_batch = 50, but the parallel texts have 48 whole lines"),
-    "all held out": ({"held_out": 60}, r"\[alignment\] held_out = 60: there are 60 lines from 1; lower it"),
-    "beyond the end": ({"lines": 55}, r"has 60 lines, not lines 56 to 67"),
+    "all held out": ({"held_out": 60}, r"\[alignment\] held_out = 60: there are 60 lines from line 1; lower it"),
+    "beyond the end": ({"lines": 61}, r"has 60 lines, not lines 1 to 61"),
     "pivot": ({"pivot": "ne"}, r"pivot 'ne' is not a language of the parallel texts \(en, et\)"),
 }
 
@@ -242,14 +242,20 @@ def test_a_layer_that_the_taps_cut_off_is_refused(joint: Recipe, data: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("session", [train_run, align_run])
-def test_alignment_without_an_adapter_is_refused(joint: Recipe, data: Path, tmp_path: Path, session: Any) -> None:
-    frozen = dataclasses.replace(joint, adapter=Adapter(kind="none"))
+def test_alignment_without_an_adapter_is_refused(joint: Recipe) -> None:
+    with pytest.raises(InputError, match=r"kind = 'none' leaves nothing to align"):
+        dataclasses.replace(joint, adapter=Adapter(kind="none"))
 
-    with pytest.raises(InputError, match=r"kind = 'none' has nothing to align"):
-        session(frozen, tmp_path / "run", data, CPU, silent)
 
-    assert not (tmp_path / "run").exists()
+def test_training_needs_no_lines_held_out_and_alignment_says_how_many_there_are(
+    joint: Recipe, data: Path, tmp_path: Path
+) -> None:
+    every = changed(joint, lines=60, held_out=200)
+
+    assert every.alignment is not None
+    assert len(parallel_sets(every.alignment, data, measured=False)[0]) == 60
+    with pytest.raises(InputError, match=r"held_out = 200: 0 lines follow those trained on; lower it, or lines"):
+        align_run(every, tmp_path / "run", data, CPU, silent)
 
 
 def test_alignment_alone_needs_its_table_and_lines_to_choose_by(joint: Recipe, data: Path, tmp_path: Path) -> None:

@@ -174,12 +174,24 @@ def build_model(
     Raises InputError when the token limit is beyond what every block can attend to.
     """
     decoder = build_decoder(recipe, facts, kept, counts, device)
-    limit = attention_limit(plain_decoder(decoder))
-    if recipe.head.token_limit > limit:
-        raise InputError(f"[head] token_limit = {recipe.head.token_limit}: this base attends to at most {limit} tokens")
+    check_limits(recipe, decoder)
     model = TappedRegressor(decoder, RegressionHead(head_options(recipe.head, facts)).to(device))
     model.recomputes = recipe.optimiser.gradient_checkpointing
     return model
+
+
+def check_limits(recipe: Recipe, decoder: nn.Module, task: bool = True) -> None:
+    """Raise InputError when a token limit is beyond what every block of a decoder can attend to.
+
+    task: whether the recipe's task is run, and not its alignment alone.
+    """
+    limit = attention_limit(plain_decoder(decoder))
+    wanted = {"[head]": recipe.head.token_limit} if task else {}
+    if recipe.alignment is not None:
+        wanted["[alignment]"] = recipe.alignment.token_limit
+    for table, tokens in wanted.items():
+        if tokens > limit:
+            raise InputError(f"{table} token_limit = {tokens}: this base attends to at most {limit} tokens; lower it")
 
 
 def head_options(head: Head, facts: BaseFacts) -> HeadOptions:

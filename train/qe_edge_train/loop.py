@@ -92,6 +92,8 @@ class Trainer:
         self.optimiser = make_optimiser(self.parameters, options, device)
         self.schedule = LambdaLR(self.optimiser, learning_rate_factor(options, steps))
         self.progress = Progress()
+        self.tokens_left = 0
+        """real tokens of the steps that are not done"""
         evaluations = options.epochs * recipe.evaluation.per_epoch
         self.evaluate_at = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
 
@@ -100,6 +102,7 @@ class Trainer:
         started = saved = time.monotonic()
         done, before = self.progress, self.progress.seconds
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done.step)
+        self.tokens_left = sum(self._tokens(step) for step in range(done.step, self.steps))
         while done.step < self.steps:
             self._step(writer)
             done.seconds = before + time.monotonic() - started
@@ -124,6 +127,7 @@ class Trainer:
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad()
+        self.tokens_left -= self._tokens(done.step)
         done.step, done.tokens = done.step + 1, done.tokens + tokens
         losses = done.losses or {}
         mean = LOSS_MEMORY * losses.get(objective.name, loss) + (1 - LOSS_MEMORY) * loss
@@ -155,10 +159,15 @@ class Trainer:
             self.head.load_state_dict(load_file(self.folder / HEAD_FILE))
         return self.selection.measure(whole=True).record
 
+    def _tokens(self, step: int) -> int:
+        """Real tokens of an optimiser step."""
+        count = len(self.objectives)
+        return self.objectives[step % count].tokens(step // count)
+
     def _progress_line(self) -> str:
-        done, count = self.progress, len(self.objectives)
+        done = self.progress
         rate = done.tokens / max(done.seconds, 1e-9)
-        left = sum(self.objectives[n % count].tokens(n // count) for n in range(done.step, self.steps)) / rate
+        left = self.tokens_left / rate
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in (done.losses or {}).items())
         return (
             f"step {done.step}/{self.steps}  loss: {losses}  {rate:.0f} tokens/s  {timedelta(seconds=round(left))} left"
@@ -167,6 +176,7 @@ class Trainer:
     def _checkpoint(self) -> None:
         state = {
             "recipe": json.dumps(recipe_table(self.recipe)),
+            "objectives": [objective.name for objective in self.objectives],
             "data": self.data_hashes,
             "progress": vars(self.progress),
             "weights": [p.detach().cpu() for p in self.parameters],
@@ -193,6 +203,9 @@ class Trainer:
             raise InputError(
                 f"{path}: belongs to another recipe; give another -o, or delete {self.folder} to start again"
             )
+        if state["objectives"] != [objective.name for objective in self.objectives]:
+            kinds = " and ".join(state["objectives"])
+            raise InputError(f"{path}: belongs to a training of {kinds}; give another -o, or delete {self.folder}")
         if state["data"] != self.data_hashes:
             raise InputError(f"{path}: the tables have changed since; delete {self.folder} to start again")
         with torch.no_grad():

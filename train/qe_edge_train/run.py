@@ -91,8 +91,8 @@ class Run:
         """The trained head, on the CPU. Raises InputError for a run without one."""
         if self.facts.head is None:
             raise InputError(
-                f"{self.folder}: this run only aligns languages and has no head; train one with a task, or merge its "
-                "adapter into that of a task with `qe-edge merge-adapters`"
+                f"{self.folder}: this run only aligns languages and has no head; train one with a task, or add its "
+                "adapter to that of a task: `qe-edge merge-adapters TASK ALIGNED`, the task's run first"
             )
         head = RegressionHead(self.facts.head)
         head.load_state_dict(load_file(self.folder / HEAD_FILE))

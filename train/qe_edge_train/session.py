@@ -20,6 +20,7 @@ from qe_edge_train.build import (
     base_facts,
     build_decoder,
     build_model,
+    check_limits,
     kept_blocks,
     prompt_encoder,
 )
@@ -59,7 +60,7 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     train, dev, data = _task_data(recipe, facts, data_folder, report)
     parallel = None
     if recipe.alignment is not None:
-        parallel, _, read = parallel_sets(recipe.alignment, data_folder)
+        parallel, _, read = parallel_sets(recipe.alignment, data_folder, measured=False)
         data += read
     model = build_model(recipe, facts, kept, counts, device)
     task = TaskObjective(recipe, model, train, device)
@@ -103,6 +104,7 @@ def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     refuse(held_out is None, "[alignment] held_out = 0: lines are needed that choose the best checkpoint")
     assert held_out is not None
     decoder = build_decoder(recipe, facts, layer, counts, device)
+    check_limits(recipe, decoder, task=False)
     objective = AlignmentObjective(recipe, decoder, layer, parallel, facts.tokenizer, facts.bos, device)
     selection = Retrieval(recipe, decoder, layer, held_out, facts.tokenizer, facts.bos, device)
     steps = recipe.alignment.steps or objective.one_pass()
@@ -114,22 +116,31 @@ def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
 
 
 def parallel_sets(
-    options: Alignment, data_folder: Path
+    options: Alignment, data_folder: Path, measured: bool = True
 ) -> tuple[ParallelSet, ParallelSet | None, list[dict[str, object]]]:
-    """The lines that are trained on, those held out (none if none are asked for), and facts of the files."""
+    """The lines that are trained on, those held out, and facts of the files.
+
+    measured: whether the lines held out are wanted; None when they are not, or when the recipe holds none out.
+    """
     first, held = options.first_line, options.held_out
+    held_out: ParallelSet | None = None
     if options.lines:
         trained = load_parallel(options.texts, data_folder, first, options.lines)
-        held_out = load_parallel(options.texts, data_folder, first + options.lines, held) if held else None
+        start = first + options.lines
+        left = trained.total - start + 1
+        if measured and held:
+            refuse(
+                left < held, f"[alignment] held_out = {held}: {left} lines follow those trained on; lower it, or lines"
+            )
+            held_out = load_parallel(options.texts, data_folder, start, held)
     else:
         whole = load_parallel(options.texts, data_folder, first)
         refuse(
-            len(whole) <= held, f"[alignment] held_out = {held}: there are {len(whole)} lines from {first}; lower it"
+            len(whole) <= held,
+            f"[alignment] held_out = {held}: there are {len(whole)} lines from line {first}; lower it",
         )
-        trained, held_out = (
-            whole.part(0, len(whole) - held),
-            whole.part(len(whole) - held, len(whole)) if held else None,
-        )
+        end = len(whole) - held
+        trained, held_out = whole.part(0, end), whole.part(end, len(whole)) if measured and held else None
     files = [{"path": text.path, "sha256": file_sha256(data_folder / text.path)} for text in options.texts]
     return trained, held_out, [dict(item) for item in files]
 

@@ -163,7 +163,7 @@ def test_the_balance_loss_is_the_hand_worked_one() -> None:
     expected = 3 * (0.5 * 0.45 + 0.375 * 0.375 + 0.125 * 0.175)
 
     assert balance_loss([probability.log()]).item() == pytest.approx(expected, rel=1e-6)
-    assert balance_loss([probability.log(), torch.zeros(4, 2)]).item() == pytest.approx((expected + 1) / 2, rel=1e-6)
+    assert balance_loss([probability.log(), torch.zeros(4, 2)]).item() == pytest.approx(expected + 1, rel=1e-6)
 
 
 def test_tokens_outside_the_mask_do_not_count() -> None:

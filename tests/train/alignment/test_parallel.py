@@ -86,10 +86,10 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
-        (TEXTS[:1], "parallel text in 1 languages: at least two are needed"),
+        (TEXTS[:1], "[[alignment.texts]]: 1 of them; at least two languages are needed"),
         ((*TEXTS, ParallelText("d.txt", "Estonian")), "d.txt: language 'et' is already that of c.txt; give each once"),
         ((*TEXTS, ParallelText("c.txt", "de")), "c.txt: is given for two languages; give each language its own file"),
-        ((*TEXTS, ParallelText("d.txt", "qq")), "unknown language 'qq'"),
+        ((*TEXTS, ParallelText("d.txt", "qq")), "[[alignment.texts]] d.txt: unknown language 'qq'"),
     ],
 )
 def test_languages_that_cannot_be_used_are_named(

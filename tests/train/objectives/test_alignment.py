@@ -9,12 +9,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from qe_edge.errors import InputError
 from qe_edge_train.alignment.parallel import ParallelSet
 from qe_edge_train.build import base_facts, build_decoder
 from qe_edge_train.objectives import AlignmentObjective
 from qe_edge_train.objectives import alignment as module
-from qe_edge_train.recipe import Adapter, Alignment, Recipe
+from qe_edge_train.recipe import Alignment, Recipe
 from qe_edge_train.tapped import hidden_states
 
 CPU = torch.device("cpu")
@@ -88,13 +87,3 @@ def test_blocks_above_the_layer_are_neither_run_nor_moved(recipe: Recipe) -> Non
 def test_a_pass_over_the_pairs_counts_every_other_language(recipe: Recipe) -> None:
     # 6 lines in 2 languages beside the pivot are 12 pairs, 4 a step
     assert objective(recipe, 1).one_pass() == 3
-
-
-def test_without_an_adapter_there_is_nothing_to_align(recipe: Recipe) -> None:
-    facts = base_facts(recipe.base)
-    frozen = dataclasses.replace(recipe, adapter=Adapter(kind="none"), alignment=Alignment(pairs_per_batch=4))
-
-    with pytest.raises(InputError, match=r"kind = 'none' has nothing to align"):
-        AlignmentObjective(
-            frozen, build_decoder(frozen, facts, 3, [], CPU), 2, PARALLEL, facts.tokenizer, facts.bos, CPU
-        )

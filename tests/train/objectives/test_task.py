@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.build import adapter_counts, base_facts, build_model
 from qe_edge_train.data import Example
@@ -110,6 +111,19 @@ def test_experts_add_their_balance_to_the_loss(recipe: Recipe) -> None:
 
     balanced = objective(dataclasses.replace(recipe, adapter=dataclasses.replace(plain, balance=0.1))).run(0).loss
 
-    # the balance of every layer is 1 when experts are used evenly, and at most their number
-    assert balanced - without > 0.1 - 1e-4
-    assert balanced - without < 0.1 * 4
+    # the balance of every routed layer is 1 when experts are used evenly, and at most their number
+    routed = 7 * sum(count > 1 for count in block_counts("mola", None, 3, 6, 2.5))
+    assert balanced - without > 0.1 * routed - 1e-3
+    assert balanced - without < 0.1 * routed * 4
+
+
+def test_a_shared_prefix_does_not_change_the_balance(recipe: Recipe) -> None:
+    adapter = Adapter(kind="experts", rank=2, alpha=4, experts=3.0, balance=1.0)
+    apart = dataclasses.replace(recipe.optimiser, share_prefix=False)
+
+    losses = [
+        objective(dataclasses.replace(recipe, adapter=adapter, optimiser=optimiser)).run(0).loss
+        for optimiser in (recipe.optimiser, apart)
+    ]
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -7,14 +7,19 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
+from numpy.typing import NDArray
 
 from qe_edge.errors import InputError, OutputError, QeEdgeError, UsageError
+from qe_edge.metrics import pearson
 from qe_edge_train.probe.command import probe
 from qe_edge_train.probe.retrieval import LineRange, parse_lines
+from qe_edge_train.probe.states import last_token_states
 from qe_edge_train.recipe import Alignment, ParallelText, Recipe, recipe_table
 from qe_edge_train.session import train_run
 
@@ -111,6 +116,35 @@ def test_parallel_texts_add_retrieval_on_the_lines_held_out(
     assert "2 languages, 16 lines (25 to 40)" in capsys.readouterr().out
 
 
+def test_a_layer_without_a_correlation_is_null_in_json_and_left_out_of_every_choice(
+    aligned: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, folder = aligned
+    measured = last_token_states
+
+    def with_a_constant_first_layer(*arguments: Any) -> NDArray[np.float32]:
+        states = measured(*arguments)
+        states[:, 0] = 0.0
+        return states
+
+    monkeypatch.setattr("qe_edge_train.probe.session.last_token_states", with_a_constant_first_layer)
+    probe(write(recipe, folder / "recipe.toml"), tmp_path / "out", device="cpu", quiet=True)
+
+    stored = json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    first, *others = stored["layers"]
+    assert first["pairs"] == {"et-en": None, "ne-en": None}
+    assert (first["macro"], first["macro_interval"], first["difference_error"]) == (None, [None, None], None)
+    best = max(others, key=lambda layer: layer["macro"])
+    assert stored["best"]["blocks_kept"] == best["blocks_kept"]
+    assert stored["recommended"]["blocks_kept"] > 1
+    retrieval = [layer["accuracy"] for layer in stored["retrieval"]["layers"]]
+    assert stored["retrieval"]["pearson_with_quality"] == pytest.approx(
+        pearson(retrieval[1:], [layer["macro"] for layer in others])
+    )
+    assert "correlation with dev Spearman over 3 layers" in capsys.readouterr().out
+    assert (tmp_path / "out" / "probe.png").is_file()
+
+
 def test_lines_can_be_chosen_but_not_those_of_training(aligned: tuple[Recipe, Path], tmp_path: Path) -> None:
     recipe, folder = aligned
     path = write(recipe, folder / "recipe.toml")
@@ -171,7 +205,7 @@ def test_rows_that_cannot_be_learnt_from_or_ranked_end_with_the_remedy(recipe: R
 def test_an_earlier_probe_is_not_overwritten(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
     (tmp_path / "probe.json").write_text("mine")
 
-    with pytest.raises(OutputError, match="holds a probe already"):
+    with pytest.raises(OutputError, match=r"holds a report already \(probe.json\)"):
         probe(write(recipe, tmp_path / "recipe.toml"), tmp_path, data=tables, device="cpu")
 
     assert (tmp_path / "probe.json").read_text() == "mine"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 
-from qe_edge.metrics import bootstrap_interval, spearman
+from qe_edge.errors import InputError
+from qe_edge.metrics import FloatArray, bootstrap_interval, spearman
 from qe_edge_train.probe.curve import Layer, dev_curve, recommend
 
 
@@ -75,3 +79,72 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
 
     assert dev_curve(predicted, human, ["a-b"] * 30, 2, 1, 50) == dev_curve(predicted, human, ["a-b"] * 30, 2, 1, 50)
     assert dev_curve(predicted, human, ["a-b"] * 30, 2, 1, 50) != dev_curve(predicted, human, ["a-b"] * 30, 2, 2, 50)
+
+
+def noisy(seed: int, layers: int, rows: int = 40) -> tuple[FloatArray, FloatArray]:
+    """Predictions [layers, rows], the later layer the better, and human scores [rows]."""
+    generator = np.random.default_rng(seed)
+    human = generator.normal(size=rows)
+    return human + generator.normal(size=(layers, rows)) * np.linspace(2.0, 0.3, layers)[:, None], human
+
+
+def test_a_layer_without_a_correlation_is_neither_the_best_nor_chosen() -> None:
+    predicted, human = noisy(8, 3)
+    predicted[0, ::2] = 1.0  # the first layer scores all rows of a-b alike
+    pairs = ["a-b", "c-d"] * 20
+
+    curve = dev_curve(predicted, human, pairs, 3, 1, 100)
+    found = recommend(curve)
+
+    assert math.isnan(curve[0].pairs["a-b"])
+    assert curve[0].pairs["c-d"] == pytest.approx(spearman(predicted[0, 1::2], human[1::2]))
+    undefined = (curve[0].macro, curve[0].difference, curve[0].difference_error, *curve[0].macro_interval)
+    assert all(map(math.isnan, undefined))
+    assert found.best == curve[2]
+    assert curve[2].difference == 0.0
+    assert found.chosen.blocks_kept > 1
+    # what the other layers show does not depend on the undefined one
+    assert dev_curve(predicted[1:], human, pairs, 2, 1, 100) == [
+        dataclasses.replace(one, blocks_kept=one.blocks_kept - 1) for one in curve[1:]
+    ]
+
+
+def test_curve_and_recommendation_agree_on_the_best_layer_wherever_one_is_undefined() -> None:
+    for undefined in range(3):
+        predicted, human = noisy(9, 3)
+        predicted[undefined] = 1.0
+
+        curve = dev_curve(predicted, human, ["a-b"] * 40, 3, 1, 50)
+
+        best = recommend(curve).best
+        assert best.difference == 0.0
+        assert best.macro == max(one.macro for i, one in enumerate(curve) if i != undefined)
+
+
+def test_no_layer_with_a_correlation_ends_with_the_remedy() -> None:
+    human = np.arange(6.0)
+
+    with pytest.raises(InputError, match="no layer has a dev Spearman for every language pair"):
+        dev_curve(np.ones((2, 6)), human, ["a-b"] * 6, 2, 1, 20)
+    with pytest.raises(InputError, match="no layer has a dev Spearman"):
+        recommend([dataclasses.replace(layer(1, 0.1, 0.1, 0.0), macro=math.nan, difference=math.nan)])
+
+
+def test_a_best_layer_without_a_standard_error_is_chosen_itself() -> None:
+    nan = math.nan
+    curve = [layer(1, nan, 0.5, nan), layer(2, 0.4, 0.5, nan), layer(3, 0.5, 0.5, nan), layer(4, 0.3, 0.5, nan)]
+
+    found = recommend([dataclasses.replace(one, difference_error=nan) for one in curve])
+
+    assert found.best.blocks_kept == found.chosen.blocks_kept == 3
+
+
+def test_a_curve_that_no_resample_can_measure_has_no_intervals_and_still_a_best_layer() -> None:
+    pairs = [f"a-{number // 2}" for number in range(40)]  # a resample draws both rows of all 20 pairs once in 2^20
+    human = np.array([1.0, 2.0] * 20)
+
+    curve = dev_curve(np.stack([human, -human]), human, pairs, 2, 1, 50)
+
+    assert [one.macro for one in curve] == pytest.approx([1.0, -1.0])
+    assert all(map(math.isnan, (*curve[1].macro_interval, *curve[1].difference_interval, curve[1].difference_error)))
+    assert recommend(curve).chosen == curve[0]

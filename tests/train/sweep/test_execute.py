@@ -1,25 +1,26 @@
-"""Whole sweeps on a tiny decoder: results, resuming after interruptions, failures, and what is refused beforehand."""
+"""Whole sweeps on a tiny decoder: results, resuming after interruptions, and failures."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
 import typer
 
-from qe_edge.errors import InputError, OutputError, UsageError
+from qe_edge.errors import InputError
 from qe_edge_train.recipe import Recipe, recipe_table
-from qe_edge_train.run import open_run
+from qe_edge_train.run import Run, open_run
 from qe_edge_train.session import train_run
+from qe_edge_train.sweep.check import check_sweep
 from qe_edge_train.sweep.command import sweep
-from qe_edge_train.sweep.execute import check_sweep, run_sweep
+from qe_edge_train.sweep.execute import run_sweep
 from qe_edge_train.sweep.plan import PlannedRun, load_sweep
 
 CPU = torch.device("cpu")
@@ -138,42 +139,37 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(
     assert "qe-edge: learning_rate-1e+30 failed: the loss became" in capsys.readouterr().err
 
 
-def test_a_folder_with_a_run_of_another_recipe_is_refused_before_any_training(
-    short: Recipe, tables: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (np.linalg.LinAlgError(), "LinAlgError"),
+        (torch.cuda.OutOfMemoryError("no memory"), "OutOfMemoryError: no memory"),
+        (InputError("table.tsv:3: no score"), "table.tsv:3: no score"),
+    ],
+)
+def test_no_kind_of_error_keeps_the_other_runs_from_running(
+    short: Recipe, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    out = tmp_path / "out"
-    path = write(short, {"grid": {"optimiser.seed": [2, 1]}}, tmp_path / "sweep.toml")
-    other = dataclasses.replace(short, adapter=dataclasses.replace(short.adapter, rank=2))
-    out.mkdir()
-    (out / "sweep.toml").touch()
-    train_run(other, out / "runs" / "seed-1", tables, CPU, silent)
+    plan = [PlannedRun(name, "", {}, short) for name in ("first", "second")]
 
-    with pytest.raises(InputError, match="seed-1: holds a run of another recipe"):
-        sweep(path, out, data=tables, device="cpu", quiet=True)
+    def breaks(recipe: Recipe, folder: Path, *rest: Any) -> Run:
+        raise error if folder.name == "first" else InputError("the second ran")
 
-    assert not (out / "runs" / "seed-2").exists()
+    monkeypatch.setattr("qe_edge_train.sweep.execute.train_run", breaks)
+    results = run_sweep(plan, tmp_path, tables, CPU, silent)
 
-
-def planned(recipe: Recipe) -> list[PlannedRun]:
-    return [PlannedRun("one", "", {}, recipe)]
+    assert [one.failure for one in results] == [reason, "the second ran"]
+    assert [row["failure"] for row in rows_of(tmp_path / "results.csv")] == [reason, "the second ran"]
 
 
-def test_what_would_end_a_later_run_ends_the_sweep_before_the_first(
-    short: Recipe, tables: Path, tmp_path: Path
+def test_an_interruption_by_the_user_ends_the_sweep(
+    short: Recipe, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deep = dataclasses.replace(short, head=dataclasses.replace(short.head, taps=(9,)))
-    with pytest.raises(UsageError, match="TL-9 does not exist"):
-        check_sweep(planned(deep), tmp_path / "out", tables)
-    with pytest.raises(InputError, match=r"train.tsv: no such file; check its path and --data"):
-        check_sweep(planned(short), tmp_path / "out", tmp_path)
-    with pytest.raises(InputError, match=r"one: a training needs a \[\[train\]\] and a \[\[dev\]\] table"):
-        check_sweep(planned(dataclasses.replace(short, dev=())), tmp_path / "out", tables)
+    def interrupted(*arguments: Any) -> Run:
+        raise KeyboardInterrupt
 
-
-def test_a_folder_of_other_things_is_not_written_to(short: Recipe, tables: Path, tmp_path: Path) -> None:
-    shutil.copy(tables / "dev.tsv", tmp_path)
-
-    with pytest.raises(OutputError, match="holds other files"):
-        check_sweep(planned(short), tmp_path, tables)
-    with pytest.raises(OutputError, match="is not a folder"):
-        check_sweep(planned(short), tmp_path / "dev.tsv", tables)
+    monkeypatch.setattr("qe_edge_train.sweep.execute.train_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep([PlannedRun("one", "", {}, short)], tmp_path, tables, CPU, silent)

@@ -145,7 +145,7 @@ def recorded_routing(decoder: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def balance_loss(routing: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-    """How unevenly experts are used: the mean over routed layers of E sum_e f_e p_e (arXiv 2101.03961, eq. 4).
+    """How unevenly experts are used: the sum over routed layers of E sum_e f_e p_e (arXiv 2101.03961, eq. 4).
 
     f_e is the share of the assignments (two a token) that expert e gets, p_e the mean of its router probability over
     the tokens; even use gives 1. Gradients flow through p. Layers with one expert have no router and do not count;
@@ -160,7 +160,7 @@ def balance_loss(routing: Sequence[Tensor], mask: Tensor | None = None) -> Tenso
         experts = tokens.shape[-1]
         chosen = F.one_hot(tokens.topk(CHOSEN).indices, experts).float()  # [tokens, 2, E]
         losses.append(experts * (chosen.mean((0, 1)) * tokens.softmax(-1).mean(0)).sum())
-    return torch.stack(losses).mean() if losses else torch.zeros(())
+    return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
 def experts_state(decoder: nn.Module) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ class ParallelSet:
     """one column of equal length per language"""
     numbers: tuple[int, ...]
     """line number in the files, from 1, of every position"""
+    total: int = 0
+    """lines of each file"""
     empty: int = 0
     """lines left out of every language because they are empty in at least one: all directions rank the same lines"""
 
@@ -30,7 +32,7 @@ class ParallelSet:
     def part(self, start: int, stop: int) -> ParallelSet:
         """The lines at positions `start` to `stop` - 1, as of a slice."""
         columns = {language: column[start:stop] for language, column in self.sentences.items()}
-        return ParallelSet(self.languages, columns, self.numbers[start:stop])
+        return ParallelSet(self.languages, columns, self.numbers[start:stop], self.total)
 
 
 def load_parallel(texts: Sequence[ParallelText], folder: Path, first_line: int = 1, lines: int = 0) -> ParallelSet:
@@ -60,13 +62,13 @@ def load_parallel(texts: Sequence[ParallelText], folder: Path, first_line: int =
     if not kept:
         raise InputError(f"{paths[0]}:{first_line}: every line up to {stop} is empty in at least one language")
     sentences = {language: tuple(column[i] for i in kept) for language, column in zip(languages, columns, strict=True)}
-    return ParallelSet(languages, sentences, tuple(i + 1 for i in kept), len(span) - len(kept))
+    return ParallelSet(languages, sentences, tuple(i + 1 for i in kept), total, len(span) - len(kept))
 
 
 def _languages(texts: Sequence[ParallelText]) -> tuple[str, ...]:
-    languages = tuple(resolve(text.language) for text in texts)
+    languages = tuple(_language(text) for text in texts)
     if len(texts) < 2:
-        raise InputError(f"parallel text in {len(texts)} languages: at least two are needed")
+        raise InputError(f"[[alignment.texts]]: {len(texts)} of them; at least two languages are needed")
     for at, (language, text) in enumerate(zip(languages, texts, strict=True)):
         if language in languages[:at]:
             first = texts[languages.index(language)]
@@ -74,6 +76,13 @@ def _languages(texts: Sequence[ParallelText]) -> tuple[str, ...]:
         if text.path in [other.path for other in texts[:at]]:
             raise InputError(f"{text.path}: is given for two languages; give each language its own file")
     return languages
+
+
+def _language(text: ParallelText) -> str:
+    try:
+        return resolve(text.language)
+    except InputError as error:
+        raise InputError(f"[[alignment.texts]] {text.path}: {error}") from None
 
 
 def _read_lines(path: Path) -> list[str]:

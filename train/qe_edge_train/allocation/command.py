@@ -9,6 +9,7 @@ import typer
 
 from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError, UsageError
+from qe_edge_train.probe.output import check_output
 
 RESULT = "allocation.json"
 
@@ -48,8 +49,7 @@ def allocate(
         torch.set_num_threads(threads)
     if sum(option is not None for option in (experts, rank, total)) > 1:
         raise UsageError("--experts, --rank and --total exclude each other; give one")
-    if (output / RESULT).exists():
-        raise OutputError(f"{output}: holds a report already; give another -o or delete it")
+    check_output(output, RESULT)
     depth = base_facts(Base(model=base)).blocks
     kept = blocks or depth
     if kept > depth:

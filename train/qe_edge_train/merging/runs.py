@@ -35,6 +35,7 @@ from qe_edge_train.selection import DevScores
 from qe_edge_train.tapped import TappedRegressor
 
 MERGE_FILE = "merge.json"
+CHOSEN_ON = "the weights of the merged adapters were chosen on these rows"
 TASK, OTHER = "default", "other"
 """names of the two adapters in the decoder; the first is peft's own for the adapter loaded first"""
 
@@ -96,7 +97,7 @@ def merge_runs(
     best = max(points, key=lambda point: point.rank)
     merged = combine(first, second, best.task, best.other)
     try:
-        run = _write(out, task, merged, rows, device)
+        run = _write(out, task, other, merged, rows, tables, device)
         record = {
             "task": _source(task),
             "other": _source(other),
@@ -129,6 +130,8 @@ def _check_runs(task: Run, other: Run) -> None:
                 f"{other.folder}: [base] {key} = {theirs!r}, but {task.folder} has {mine!r}; adapters can be merged on "
                 "the same base only"
             )
+    if (task.folder / files.TOKENIZER_FILE).read_bytes() != (other.folder / files.TOKENIZER_FILE).read_bytes():
+        raise InputError(f"{other.folder}: its tokenizer is not that of {task.folder}: they have different bases")
 
 
 def _dev_rows(
@@ -164,14 +167,24 @@ def _set_weights(model: TappedRegressor, weight: float, other_weight: float) -> 
             module.set_scale(OTHER, other_weight)
 
 
-def _write(out: Path, task: Run, merged: LoraAdapter, dev: EncodedSet, device: torch.device) -> Run:
+def _write(
+    out: Path,
+    task: Run,
+    other: Run,
+    merged: LoraAdapter,
+    dev: EncodedSet,
+    tables: list[dict[str, object]],
+    device: torch.device,
+) -> Run:
     """Write everything but `run.json`, and measure the adapter that was written: in bfloat16 it rounds otherwise than
     its two parts."""
     out.mkdir(parents=True, exist_ok=True)
-    files.save_recipe(out, task.recipe)
+    names = dict.fromkeys(name for name in (task.recipe.data_name, other.recipe.data_name) if name)
+    recipe = replace(task.recipe, data_name=", ".join(names))
+    files.save_recipe(out, recipe)
     for name in (files.HEAD_FILE, files.TOKENIZER_FILE):
         shutil.copyfile(task.folder / name, out / name)
-    run = replace(task, folder=out)
+    run = replace(task, folder=out, recipe=recipe)
     write_lora(run.adapter, merged)
     model = TappedRegressor(adapted_decoder(run, device), run.head().to(device))
     facts: RunFacts = replace(
@@ -179,7 +192,8 @@ def _write(out: Path, task: Run, merged: LoraAdapter, dev: EncodedSet, device: t
         adapter=merged.ranks(task.facts.blocks_kept),
         trainable=merged.parameters() + sum(parameter.numel() for parameter in model.head.parameters()),
         environment=files.environment(device),
-        dev=DevScores(task.recipe, model, dev, device).measure(whole=True).record,
+        data=[*task.facts.data, *other.facts.data, *tables],
+        dev={**DevScores(recipe, model, dev, device).measure(whole=True).record, "note": CHOSEN_ON},
     )
     return replace(run, facts=facts)
 

@@ -6,7 +6,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from qe_edge.errors import InputError
 from qe_edge_train.alignment.contrastive import alignment_loss
 from qe_edge_train.alignment.parallel import ParallelSet
 from qe_edge_train.alignment.pooling import encode_sentences, pooled
@@ -34,11 +33,8 @@ class AlignmentObjective:
         bos: int | None,
         device: torch.device,
     ) -> None:
-        """layer: index of the aligned hidden state. Raises InputError when no parameter below it can learn."""
-        if recipe.alignment is None or recipe.adapter.kind == "none":
-            raise InputError(
-                "[alignment] needs an adapter that can learn; [adapter] kind = 'none' has nothing to align"
-            )
+        """layer: index of the aligned hidden state."""
+        assert recipe.alignment is not None
         self.options, self.decoder, self.layer, self.device = recipe.alignment, decoder, layer, device
         self.dtype, self.bos = recipe.base.dtype, bos is not None
         self.sampler = PairSampler(parallel, self.options.pivot, self.options.pairs_per_batch, recipe.optimiser.seed)

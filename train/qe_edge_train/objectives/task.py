@@ -64,14 +64,16 @@ class TaskObjective:
             error = ((scores - human[:, None]) / head.scale).square().sum(1)
         loss: Tensor = self.recipe.target.loss_weight * (weight * error).sum() / rows_in_step
         if self.routed:
-            loss = loss + self.recipe.adapter.balance * balance_loss(routing, _real(batch)) * len(rows) / rows_in_step
+            uneven = balance_loss(routing, self._counted(batch)) * len(rows) / rows_in_step
+            loss = loss + self.recipe.adapter.balance * uneven
         return loss
 
-
-def _real(batch: Batch) -> Tensor:
-    """[B, S] true where a token is real."""
-    every = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    return every[None, :] <= batch.last[:, None]
+    def _counted(self, batch: Batch) -> Tensor:
+        """[B, S] true where a token is real and of a body: a prefix is the same for all rows, shared or not."""
+        every = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        shared = self.recipe.optimiser.share_prefix
+        start = 0 if shared else len(self.data.prefixes[self.data.examples[batch.rows[0]].names])
+        return (every >= start) & (every <= batch.last[:, None])
 
 
 def row_weights(data: EncodedSet, target: Target) -> Tensor:

@@ -10,6 +10,7 @@ import typer
 
 from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError
+from qe_edge_train.probe.output import check_output
 
 RESULT = "probe.json"
 
@@ -59,8 +60,7 @@ def probe(
             print(line, file=sys.stderr, flush=True)
 
     options = ProbeOptions(rows, dev_rows, neighbours, None if lines is None else parse_lines(lines))
-    if (output / RESULT).exists():
-        raise OutputError(f"{output}: holds a probe already; give another -o or delete it")
+    check_output(output, RESULT)
     chosen = pick_device(device)
     found = run_probe(subject, data, options, chosen, report)
     try:

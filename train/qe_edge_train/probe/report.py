@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from qe_edge_train.probe.curve import SAMPLES, Layer
+from qe_edge_train.probe.output import json_text
 from qe_edge_train.probe.retrieval import Retrieval, correlation_with_quality
 from qe_edge_train.probe.session import Probe
 from qe_edge_train.recipe import recipe_table
@@ -53,7 +54,7 @@ def probe_csv(probe: Probe) -> str:
 
 
 def probe_json(probe: Probe, device: torch.device) -> str:
-    """Everything that was measured, and on what."""
+    """Everything that was measured, and on what; undefined correlations are null."""
     subject, found = probe.subject, probe.recommendation
     content: dict[str, Any] = {
         "base": subject.recipe.base.name or subject.recipe.base.model,
@@ -81,7 +82,7 @@ def probe_json(probe: Probe, device: torch.device) -> str:
         "recipe": recipe_table(subject.recipe),
         "environment": environment(device),
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return json_text(content)
 
 
 def _named_layers(probe: Probe) -> list[tuple[str, Layer]]:
@@ -122,8 +123,9 @@ def _retrieval_lines(probe: Probe) -> list[str]:
     ]
     correlation = correlation_with_quality(found, probe.curve)
     if correlation is not None:
+        layers = sum(not math.isnan(layer.macro) for layer in probe.curve)
         lines.append(
-            f"             correlation with dev Spearman over {len(probe.curve)} layers: Pearson {correlation[0]:.2f}, "
+            f"             correlation with dev Spearman over {layers} layers: Pearson {correlation[0]:.2f}, "
             f"Spearman {correlation[1]:.2f}"
         )
     return lines

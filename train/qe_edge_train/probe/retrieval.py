@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +99,11 @@ def measure_retrieval(subject: Subject, parallel: ParallelSet, neighbours: int, 
 def correlation_with_quality(retrieval: Retrieval, curve: Sequence[Layer]) -> tuple[float, float] | None:
     """Pearson's and Spearman's correlation over layers of retrieval accuracy and macro Spearman of quality estimation.
 
-    None when there are fewer than three layers, or when retrieval is the same at all of them.
+    Layers without a macro Spearman are left out. None when fewer than three are left, or when one of the two is the
+    same at all of them.
     """
-    accuracy, quality = [layer.accuracy for layer in retrieval.curve], [layer.macro for layer in curve]
-    if len(quality) < 3 or len(set(accuracy)) == 1:
+    defined = [i for i, layer in enumerate(curve) if not math.isnan(layer.macro)]
+    accuracy, quality = [retrieval.curve[i].accuracy for i in defined], [curve[i].macro for i in defined]
+    if len(defined) < 3 or len(set(accuracy)) == 1 or len(set(quality)) == 1:
         return None
     return pearson(accuracy, quality), spearman(accuracy, quality)

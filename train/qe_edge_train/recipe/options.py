@@ -166,6 +166,7 @@ class Optimiser:
             self.gradient_checkpointing and self.share_prefix,
             "[optimiser] gradient_checkpointing = true needs share_prefix = false",
         )
+        refuse(self.weight_decay < 0, f"[optimiser] weight_decay = {self.weight_decay}: must not be negative")
         refuse(self.clip <= 0, f"[optimiser] clip = {self.clip}: must be above 0")
 
 
@@ -281,6 +282,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         refuse(not self.base.model, "[base] model is missing: a hub id or a local folder")
+        refuse(
+            self.alignment is not None and self.adapter.kind == "none",
+            "[alignment] needs an adapter that can learn: [adapter] kind = 'none' leaves nothing to align",
+        )
 
 
 def refuse(wrong: bool, message: str) -> None:

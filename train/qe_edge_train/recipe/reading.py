@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ def _value(kind: Any, value: Any, label: str) -> Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"`{label}` = {value}: a finite number is expected")
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"`{label}` = {value!r}: a value of type {kind.__name__} is expected")
     return value

@@ -39,7 +39,8 @@ def sweep(
 
     from qe_edge_train.run import replace_file
     from qe_edge_train.session import pick_device
-    from qe_edge_train.sweep.execute import SWEEP_FILE, check_sweep, run_sweep
+    from qe_edge_train.sweep.check import SWEEP_FILE, check_sweep
+    from qe_edge_train.sweep.execute import run_sweep
     from qe_edge_train.sweep.figure import draw_summary
     from qe_edge_train.sweep.plan import load_sweep
     from qe_edge_train.sweep.results import summarise, summary_csv, summary_json, summary_table

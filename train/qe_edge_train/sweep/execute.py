@@ -5,21 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import torch
 
-from qe_edge.errors import InputError, OutputError, QeEdgeError
-from qe_edge_train.build import base_facts, kept_blocks
-from qe_edge_train.recipe import load_recipe
-from qe_edge_train.run import FACTS_FILE, RECIPE_FILE, open_run, replace_file
+from qe_edge.errors import QeEdgeError
+from qe_edge_train.run import FACTS_FILE, open_run, replace_file
 from qe_edge_train.session import train_run
+from qe_edge_train.sweep.check import RUNS_FOLDER
 from qe_edge_train.sweep.plan import PlannedRun
 from qe_edge_train.sweep.results import Result, failed, finished, results_csv
 
-RUNS_FOLDER = "runs"
-SWEEP_FILE = "sweep.toml"
 RESULTS_FILE = "results.csv"
 
 Report = Callable[[str], None]
@@ -43,40 +39,20 @@ def run_sweep(
     return results
 
 
-def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> None:
-    """Find out before the first training what would end a later one.
-
-    Raises InputError or UsageError for missing tables and layers that a base does not have, InputError when a folder
-    holds a run of another recipe, and OutputError when the folder holds something else.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is not a folder; give another -o")
-    if folder.exists() and any(folder.iterdir()) and not (folder / SWEEP_FILE).exists():
-        raise OutputError(f"{folder}: holds other files; give a new or empty folder with -o")
-    facts = cache(base_facts)
-    for planned in plan:
-        recipe = planned.recipe
-        if not recipe.train or not recipe.dev:
-            raise InputError(f"{planned.name}: a training needs a [[train]] and a [[dev]] table with a path")
-        paths = [table.path for table in (*recipe.train, *recipe.dev)]
-        paths += [] if recipe.alignment is None else [text.path for text in recipe.alignment.texts]
-        for path in paths:
-            if not (data_folder / path).is_file():
-                raise InputError(f"{planned.name}: {data_folder / path}: no such file; check its path and --data")
-        kept_blocks(recipe, facts(recipe.base))
-        own = folder / RUNS_FOLDER / planned.name
-        if (own / RECIPE_FILE).is_file() and load_recipe(own / RECIPE_FILE) != recipe:
-            raise InputError(f"{own}: holds a run of another recipe; give another -o, or delete that folder")
-
-
 def _one(planned: PlannedRun, folder: Path, data_folder: Path, device: torch.device, report: Report) -> Result:
-    if (folder / FACTS_FILE).is_file():
-        return finished(planned, open_run(folder))
-    _reset_peak_memory(device)
     try:
+        if (folder / FACTS_FILE).is_file():
+            return finished(planned, open_run(folder))
+        _reset_peak_memory(device)
         return finished(planned, train_run(planned.recipe, folder, data_folder, device, report))
-    except (QeEdgeError, RuntimeError) as error:  # RuntimeError: torch's own, such as a GPU without memory left
-        return failed(planned, (str(error).strip() or type(error).__name__).splitlines()[0])
+    except Exception as error:  # whatever it is, such as a GPU without memory left, the other runs may still do
+        return failed(planned, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """One line: the message of a user's mistake; of anything else its type too, which the message may need."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return first if isinstance(error, QeEdgeError) else f"{type(error).__name__}: {first}".removesuffix(": ")
 
 
 def _reset_peak_memory(device: torch.device) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from qe_edge_train.probe.output import json_text
 from qe_edge_train.run import Run, environment
 from qe_edge_train.sweep.plan import SEED, PlannedRun
 
@@ -182,7 +182,7 @@ def _number(value: float | None) -> str:
 
 
 def summary_json(summaries: Sequence[Summary], results: Sequence[Result], device: torch.device) -> str:
-    """Every run and every configuration, and where they ran."""
+    """Every run and every configuration, and where they ran; undefined correlations are null."""
     runs = [
         {
             "run": result.planned.name,
@@ -200,13 +200,4 @@ def summary_json(summaries: Sequence[Summary], results: Sequence[Result], device
         "runs": runs,
         "environment": environment(device),
     }
-    return json.dumps(_plain(content), ensure_ascii=False, indent=2) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """nan as null: JSON has no nan."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return json_text(content)

@@ -1,0 +1,97 @@
+"""Finds out before the first training of a sweep what would end a later one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from qe_edge.bundle import file_sha256
+from qe_edge.errors import InputError, OutputError, QeEdgeError
+from qe_edge.prompt import Prompt
+from qe_edge_train.alignment.sampling import PairSampler
+from qe_edge_train.build import base_facts, kept_blocks
+from qe_edge_train.data import check_dev, load_examples, without
+from qe_edge_train.recipe import Alignment, DataFile, Recipe, load_recipe
+from qe_edge_train.recipe.options import refuse
+from qe_edge_train.run import FACTS_FILE, RECIPE_FILE, open_run
+from qe_edge_train.session import parallel_sets
+from qe_edge_train.sweep.plan import PlannedRun
+
+RUNS_FOLDER = "runs"
+SWEEP_FILE = "sweep.toml"
+
+
+def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> None:
+    """Read what every recipe needs but the weights of its base: configuration, tables and parallel texts, each once.
+
+    Raises InputError or UsageError, with the name of the run, for data that cannot be learnt from and for layers that a
+    base does not have; InputError when a folder holds a run of another recipe, or a finished one of other data; and
+    OutputError when the folder of the sweep holds something else.
+    """
+    _check_folder(folder)
+    facts, sha256 = cache(base_facts), cache(file_sha256)
+    check_tables, read_texts = cache(_check_tables), cache(parallel_sets)
+    for planned in plan:
+        recipe, seed = planned.recipe, planned.recipe.optimiser.seed
+        try:
+            _check_paths(recipe, data_folder)
+            kept_blocks(recipe, facts(recipe.base))
+            sampled = any(table.rows for table in (*recipe.train, *recipe.dev))
+            drawn_by = seed if sampled else 0  # the seed draws the samples of rows, and decides on nothing else here
+            column, template = recipe.target.column, recipe.head.prompt
+            check_tables(recipe.train, recipe.dev, column, template, drawn_by, data_folder)
+            if recipe.alignment is not None:
+                chosen = recipe.alignment
+                lines = Alignment(
+                    first_line=chosen.first_line, lines=chosen.lines, held_out=chosen.held_out, texts=chosen.texts
+                )
+                trained, _, _ = read_texts(lines, data_folder, measured=False)
+                PairSampler(trained, chosen.pivot, chosen.pairs_per_batch, seed)
+        except QeEdgeError as error:
+            raise type(error)(f"{planned.name}: {error}") from None
+        _check_earlier(recipe, folder / RUNS_FOLDER / planned.name, data_folder, sha256)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is not a folder; give another -o")
+    if folder.exists() and any(folder.iterdir()) and not (folder / SWEEP_FILE).exists():
+        raise OutputError(f"{folder}: holds other files; give a new or empty folder with -o")
+
+
+def _check_paths(recipe: Recipe, data_folder: Path) -> None:
+    refuse(not recipe.train or not recipe.dev, "a training needs a [[train]] and a [[dev]] table with a path")
+    paths = [table.path for table in (*recipe.train, *recipe.dev)]
+    paths += [] if recipe.alignment is None else [text.path for text in recipe.alignment.texts]
+    for path in paths:
+        refuse(not (data_folder / path).is_file(), f"{data_folder / path}: no such file; check its path and --data")
+
+
+def _check_tables(
+    train: tuple[DataFile, ...], dev: tuple[DataFile, ...], column: str, template: str, seed: int, data_folder: Path
+) -> None:
+    """Read training and dev rows as a training does, and keep nothing."""
+    prompt = Prompt(template)
+    train_rows, _ = load_examples(train, column, data_folder, seed, prompt)
+    dev_rows, _ = load_examples(dev, column, data_folder, seed, prompt)
+    refuse(
+        not without(train_rows, dev_rows),
+        "no training rows are left without empty, repeated and dev rows; give other [[train]] tables",
+    )
+    check_dev(dev_rows)
+
+
+def _check_earlier(recipe: Recipe, folder: Path, data_folder: Path, sha256: Callable[[Path], str]) -> None:
+    """Refuse a run that an earlier sweep left in `folder` unless it has this recipe and, if finished, these data."""
+    if (folder / RECIPE_FILE).is_file() and load_recipe(folder / RECIPE_FILE) != recipe:
+        raise InputError(f"{folder}: holds a run of another recipe; give another -o, or delete that folder")
+    if not (folder / FACTS_FILE).is_file():
+        return  # an interrupted run is compared with its checkpoint when it continues
+    for read in open_run(folder).facts.data:
+        path = data_folder / read["path"]
+        if sha256(path) != read["sha256"]:
+            raise InputError(
+                f"{folder}: its run read another {path}, which has changed since; restore that file, give another -o, "
+                "or delete that folder to train it again"
+            )

@@ -56,7 +56,7 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(
         (after_prefix,), _ = cut.states(tokens[:, 6:], prefix)
 
     tolerance = 1e-5 * float(expected.abs().max())
-    assert attention_limit(cut.decoder) >= 15  # type: ignore[arg-type]
+    assert attention_limit(cut.decoder.config) >= 15  # type: ignore[arg-type]
     torch.testing.assert_close(at_once, expected, atol=tolerance, rtol=0)
     torch.testing.assert_close(after_prefix, expected[:, 6:], atol=tolerance, rtol=0)
 

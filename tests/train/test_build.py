@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from qe_edge.errors import InputError, UsageError
-from qe_edge_train.build import adapter_counts, aligned_layer, base_facts, build_decoder, head_options, kept_blocks
+from qe_edge_train.build import (
+    adapter_counts,
+    aligned_layer,
+    base_facts,
+    build_decoder,
+    check_limits,
+    head_options,
+    kept_blocks,
+)
 from qe_edge_train.recipe import Adapter, Alignment, Allocation, Base, Head, Recipe
 from qe_edge_train.tapped import hidden_states
 
@@ -93,3 +101,17 @@ def test_four_bit_layers_pass_gradients_on_after_an_evaluation_too(recipe: Recip
     assert len(found) == sum(p.requires_grad for p in decoder.parameters())
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_token_limits_beyond_the_attention_of_the_base_are_refused(recipe: Recipe) -> None:
+    facts = base_facts(recipe.base)  # 512 positions
+    long = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, token_limit=513))
+    aligned = dataclasses.replace(recipe, alignment=Alignment(token_limit=600))
+
+    check_limits(recipe, facts)
+    check_limits(long, facts, task=False)  # its task is not run
+    with pytest.raises(InputError, match=r"\[head\] token_limit = 513: this base attends to at most 512 tokens"):
+        check_limits(long, facts)
+    for task in (True, False):
+        with pytest.raises(InputError, match=r"\[alignment\] token_limit = 600: this base attends to at most 512"):
+            check_limits(aligned, facts, task)

@@ -19,9 +19,10 @@ from qe_edge.tokens import PromptEncoder
 from qe_edge_train.adapters import add_adapter, attach_adapter
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.allocation.spectra import Estimator, block_alphas, load_unquantised
-from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder, plain_decoder
+from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Base, Head, Recipe
+from qe_edge_train.recipe.options import refuse
 from qe_edge_train.run import Run
 from qe_edge_train.tapped import TappedRegressor
 
@@ -34,6 +35,8 @@ class BaseFacts:
     blocks: int
     hidden_size: int
     bos: int | None
+    attention_limit: int
+    """most tokens of a prompt: up to there every block attends to all earlier tokens"""
     tokenizer: Tokenizer
 
 
@@ -57,6 +60,7 @@ def base_facts(base: Base) -> BaseFacts:
         blocks=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         bos=tokenizer.bos_token_id,
+        attention_limit=attention_limit(config),
         tokenizer=tokenizer.backend_tokenizer,
     )
 
@@ -102,6 +106,21 @@ def _keep_layout(decoder: PreTrainedModel) -> None:
     for module in decoder.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def check_limits(recipe: Recipe, facts: BaseFacts, task: bool = True) -> None:
+    """Raise InputError when a token limit is beyond what every block of the base can attend to.
+
+    task: whether the recipe's task is run, and not its alignment alone.
+    """
+    wanted = {"[head]": recipe.head.token_limit} if task else {}
+    if recipe.alignment is not None:
+        wanted["[alignment]"] = recipe.alignment.token_limit
+    for table, tokens in wanted.items():
+        refuse(
+            tokens > facts.attention_limit,
+            f"{table} token_limit = {tokens}: this base attends to at most {facts.attention_limit} tokens; lower it",
+        )
 
 
 def kept_blocks(recipe: Recipe, facts: BaseFacts) -> int:
@@ -169,29 +188,11 @@ def build_decoder(recipe: Recipe, facts: BaseFacts, kept: int, counts: list[int]
 def build_model(
     recipe: Recipe, facts: BaseFacts, kept: int, counts: list[int], device: torch.device
 ) -> TappedRegressor:
-    """The model to train on a task, on `device`, its adapter and head freshly initialised from the recipe's seed.
-
-    Raises InputError when the token limit is beyond what every block can attend to.
-    """
+    """The model to train on a task, on `device`, its adapter and head freshly initialised from the recipe's seed."""
     decoder = build_decoder(recipe, facts, kept, counts, device)
-    check_limits(recipe, decoder)
     model = TappedRegressor(decoder, RegressionHead(head_options(recipe.head, facts)).to(device))
     model.recomputes = recipe.optimiser.gradient_checkpointing
     return model
-
-
-def check_limits(recipe: Recipe, decoder: nn.Module, task: bool = True) -> None:
-    """Raise InputError when a token limit is beyond what every block of a decoder can attend to.
-
-    task: whether the recipe's task is run, and not its alignment alone.
-    """
-    limit = attention_limit(plain_decoder(decoder))
-    wanted = {"[head]": recipe.head.token_limit} if task else {}
-    if recipe.alignment is not None:
-        wanted["[alignment]"] = recipe.alignment.token_limit
-    for table, tokens in wanted.items():
-        if tokens > limit:
-            raise InputError(f"{table} token_limit = {tokens}: this base attends to at most {limit} tokens; lower it")
 
 
 def head_options(head: Head, facts: BaseFacts) -> HeadOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from qe_edge.errors import UsageError
@@ -60,13 +60,12 @@ def blocks(decoder: nn.Module) -> nn.ModuleList:
     return layers
 
 
-def attention_limit(decoder: PreTrainedModel) -> int:
-    """The longest prompt, in tokens, for which every block of this decoder attends to all earlier tokens.
+def attention_limit(config: PreTrainedConfig) -> int:
+    """The longest prompt, in tokens, for which every block of a decoder attends to all earlier tokens.
 
     Bounded by the position range and by a sliding window, where one is in use: inside it, windowed and full
     attention are the same, so one mask serves all blocks.
     """
-    config = decoder.config
     limit = int(config.max_position_embeddings)
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True):

@@ -55,6 +55,7 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     refuse(not recipe.dev, "no dev data: add a [[dev]] table with a path (it selects the best checkpoint)")
     _check_folder(folder)
     facts = base_facts(recipe.base)
+    check_limits(recipe, facts)
     kept = kept_blocks(recipe, facts)
     counts = adapter_counts(recipe, facts, kept)
     train, dev, data = _task_data(recipe, facts, data_folder, report)
@@ -98,13 +99,13 @@ def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     assert recipe.alignment is not None
     _check_folder(folder)
     facts = base_facts(recipe.base)
+    check_limits(recipe, facts, task=False)
     layer = aligned_layer(recipe, facts)
     counts = adapter_counts(recipe, facts, layer)
     parallel, held_out, data = parallel_sets(recipe.alignment, data_folder)
     refuse(held_out is None, "[alignment] held_out = 0: lines are needed that choose the best checkpoint")
     assert held_out is not None
     decoder = build_decoder(recipe, facts, layer, counts, device)
-    check_limits(recipe, decoder, task=False)
     objective = AlignmentObjective(recipe, decoder, layer, parallel, facts.tokenizer, facts.bos, device)
     selection = Retrieval(recipe, decoder, layer, held_out, facts.tokenizer, facts.bos, device)
     steps = recipe.alignment.steps or objective.one_pass()

@@ -9,7 +9,7 @@ import typer
 
 from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError, UsageError
-from qe_edge_train.probe.output import check_output
+from qe_edge_train.output import check_output
 
 RESULT = "allocation.json"
 

@@ -10,7 +10,7 @@ import typer
 
 from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError
-from qe_edge_train.probe.output import check_output
+from qe_edge_train.output import check_output
 
 RESULT = "probe.json"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from qe_edge_train.output import json_text
 from qe_edge_train.probe.curve import SAMPLES, Layer
-from qe_edge_train.probe.output import json_text
 from qe_edge_train.probe.retrieval import Retrieval, correlation_with_quality
 from qe_edge_train.probe.session import Probe
 from qe_edge_train.recipe import recipe_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from qe_edge_train.build import BaseFacts, adapted_decoder, base_facts, load_cut_decoder
+from qe_edge_train.build import BaseFacts, adapted_decoder, base_facts, check_limits, load_cut_decoder
 from qe_edge_train.recipe import Recipe, load_recipe
 from qe_edge_train.run import open_run
 
@@ -41,5 +41,6 @@ def open_subject(path: Path, data_folder: Path | None, device: torch.device) -> 
         return Subject(run.recipe, facts, adapted_decoder(run, device), run.facts.blocks_kept, folder, path)
     recipe = load_recipe(path)
     facts = base_facts(recipe.base)
+    check_limits(recipe, facts)
     decoder = load_cut_decoder(recipe.base, 1, device)
     return Subject(recipe, facts, decoder, facts.blocks, data_folder or path.parent, None)

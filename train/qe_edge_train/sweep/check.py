@@ -10,7 +10,7 @@ from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, OutputError, QeEdgeError
 from qe_edge.prompt import Prompt
 from qe_edge_train.alignment.sampling import PairSampler
-from qe_edge_train.build import base_facts, kept_blocks
+from qe_edge_train.build import base_facts, check_limits, kept_blocks
 from qe_edge_train.data import check_dev, load_examples, without
 from qe_edge_train.recipe import Alignment, DataFile, Recipe, load_recipe
 from qe_edge_train.recipe.options import refuse
@@ -36,6 +36,7 @@ def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> 
         recipe, seed = planned.recipe, planned.recipe.optimiser.seed
         try:
             _check_paths(recipe, data_folder)
+            check_limits(recipe, facts(recipe.base))
             kept_blocks(recipe, facts(recipe.base))
             sampled = any(table.rows for table in (*recipe.train, *recipe.dev))
             drawn_by = seed if sampled else 0  # the seed draws the samples of rows, and decides on nothing else here

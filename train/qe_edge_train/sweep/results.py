@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qe_edge_train.probe.output import json_text
+from qe_edge_train.output import json_text
 from qe_edge_train.run import Run, environment
 from qe_edge_train.sweep.plan import SEED, PlannedRun
 

@@ -11,8 +11,8 @@ import pytest
 
 from qe_edge.errors import OutputError
 from qe_edge_train.allocation.command import allocate
+from qe_edge_train.output import check_output, json_text
 from qe_edge_train.probe.command import probe
-from qe_edge_train.probe.output import check_output, json_text
 
 
 @pytest.mark.parametrize("below", ["", "new", "new/deeper"])

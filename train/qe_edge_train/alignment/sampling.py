@@ -24,12 +24,13 @@ class SentencePair:
 class PairSampler:
     """Draws batches of pairs of a pivot language with the other languages of a parallel set.
 
-    A batch depends on seed and number alone, so a resumed run continues as an uninterrupted one. The lines of a batch
-    are drawn without repetition: a line occurring twice would be a false negative. For each line, the other language is
-    drawn with equal probability from all languages but the pivot, and a fair coin decides which of the two is the
-    source.
+    All pairs of a batch are of one language and the pivot, in one direction: with several languages in a batch a sentence
+    is told from its negatives by their language, and little is learnt of what it says (docs/log.md). Languages take
+    turns: every len(others) batches hold each once, in random order; a fair coin decides which side is the source. The
+    lines of a batch are drawn without repetition: a line occurring twice would be a false negative.
 
-    Raises InputError when the pivot is not a language of the set, and when the set has fewer lines than a batch.
+    A batch depends on seed and number alone, so a resumed run continues as an uninterrupted one. Raises InputError when
+    the pivot is not a language of the set, and when the set has fewer lines than a batch.
     """
 
     def __init__(self, parallel: ParallelSet, pivot: str, pairs_per_batch: int, seed: int) -> None:
@@ -52,11 +53,10 @@ class PairSampler:
 
     def batch(self, number: int) -> list[SentencePair]:
         """The pairs of batch `number`, from 0."""
+        turn, place = divmod(number, len(self.others))
+        order = random.Random(f"{self._seed}/turn {turn}").sample(self.others, len(self.others))
         generator = random.Random(f"{self._seed}/{number}")
-        pairs: list[SentencePair] = []
-        for line in generator.sample(range(self._lines), self._pairs_per_batch):
-            other = generator.choice(self.others)
-            pivot_is_source = generator.random() < 0.5
-            source, target = (self.pivot, other) if pivot_is_source else (other, self.pivot)
-            pairs.append(SentencePair(line, source, target))
-        return pairs
+        sides = (self.pivot, order[place])
+        source, target = sides if generator.random() < 0.5 else sides[::-1]
+        lines = generator.sample(range(self._lines), self._pairs_per_batch)
+        return [SentencePair(line, source, target) for line in lines]

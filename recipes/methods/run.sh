@@ -7,7 +7,7 @@ here=recipes/methods
 base=.cache/smollm2-135m-instruct
 export PATH="$PWD/.venv/bin:$PATH"
 
-test -f "$out/probe/probe.json" || qe-edge probe $here/probe.toml -o "$out/probe" --data "$sets" --rows 200 --dev-rows 200
+test -f "$out/probe/probe.json" || qe-edge probe $here/probe.toml -o "$out/probe" --data "$sets" --rows 120 --dev-rows 150
 test -f "$out/allocate/allocation.json" || qe-edge allocate $base -o "$out/allocate" --blocks 20 --rank 20
 
 for name in strategies allocation beta grid; do
@@ -27,7 +27,7 @@ done
 
 for task in sentiment-tweets sentiment-film readability; do
   recipe=recipes/monolingual/$task.toml folder=$out/$task data=$sets/monolingual
-  test -f "$folder/probe/probe.json" || qe-edge probe $recipe -o "$folder/probe" --data "$data" --rows 1000 --dev-rows 300
+  test -f "$folder/probe/probe.json" || qe-edge probe $recipe -o "$folder/probe" --data "$data" --rows 600 --dev-rows 300
   test -f "$folder/run/run.json" || qe-edge train $recipe -o "$folder/run" --data "$data"
   test -f "$folder/bundle/bundle.json" || qe-edge export "$folder/run" -o "$folder/bundle"
   qe-edge score "$data/$task.test.tsv" -m "$folder/bundle" -o "$folder/scored.tsv"

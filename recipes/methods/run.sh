@@ -16,14 +16,10 @@ done
 
 test -f "$out/align/run.json" || qe-edge align $here/align.toml -o "$out/align" --data "$sets"
 task=$out/strategies/runs
-for seed in 1 2 3; do
-  test -f "$out/merged-$seed/run.json" ||
-    qe-edge merge-adapters "$task/single-TL-11_seed-$seed" "$out/align" -o "$out/merged-$seed" --data "$sets"
-  for kind in single-TL-11 aligned; do
-    test -f "$out/probe-$kind-$seed/probe.json" ||
-      qe-edge probe "$task/${kind}_seed-$seed" -o "$out/probe-$kind-$seed" --data "$sets" --rows 100 --dev-rows 100
-  done
-done
+test -f "$out/merged-1/run.json" ||
+  qe-edge merge-adapters "$task/single-TL-11_seed-1" "$out/align" -o "$out/merged-1" --data "$sets"
+python benchmarks/retrieval_of_runs.py --data "$sets" "$task"/aligned_seed-* "$task"/single-TL-11_seed-* |
+  tee "$out/retrieval.txt"
 
 for task in sentiment-tweets sentiment-film readability; do
   recipe=recipes/monolingual/$task.toml folder=$out/$task data=$sets/monolingual

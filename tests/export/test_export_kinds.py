@@ -53,9 +53,9 @@ def silent(line: str) -> None:
     assert line
 
 
-def make(tiny_run: TinyRun, strategy: str, taps: tuple[int, ...], kind: str) -> Run:
+def make(tiny_run: TinyRun, strategy: str, taps: tuple[int, ...], kind: str, quantisation: str = "none") -> Run:
     head = Head(strategy=strategy, taps=taps, layer_norm=True, bias=True, prompt=PROMPT, token_limit=120)  # type: ignore[arg-type]
-    return tiny_run("none", head, KINDS[kind])
+    return tiny_run(quantisation, head, KINDS[kind])
 
 
 def dev_rows(run: Run, bundle: Bundle, tables: Path) -> EncodedSet:
@@ -107,6 +107,17 @@ def test_a_bundle_scores_as_the_model_that_was_trained(
     assert_one_graph_scores(bundle, data, expected, 1e-4 * SCALE)
     operators = Counter(node.op_type for node in onnx.load(bundle.model, load_external_data=False).graph.node)
     assert (operators["TopK"] > 0) == (kind == "experts")
+
+
+def test_experts_over_a_four_bit_base_are_exported_with_the_values_they_saw(
+    tiny_run: TinyRun, tables: Path, tmp_path: Path
+) -> None:
+    run = make(tiny_run, "multi", (2, 3), "experts", "nf4")
+
+    bundle = export_run(run.folder, tmp_path / "bundle", "fp32", False, silent, sizes=SIZES)
+
+    data = dev_rows(run, bundle, tables)
+    assert_one_graph_scores(bundle, data, trained_scores(run, data), 1e-3 * SCALE)
 
 
 @pytest.mark.parametrize(

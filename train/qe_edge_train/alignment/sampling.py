@@ -24,10 +24,10 @@ class SentencePair:
 class PairSampler:
     """Draws batches of pairs of a pivot language with the other languages of a parallel set.
 
-    All pairs of a batch are of one language and the pivot, in one direction: with several languages in a batch a sentence
-    is told from its negatives by their language, and little is learnt of what it says (docs/log.md). Languages take
-    turns: every len(others) batches hold each once, in random order; a fair coin decides which side is the source. The
-    lines of a batch are drawn without repetition: a line occurring twice would be a false negative.
+    All pairs of a batch are of one language and the pivot, in one direction: with several languages in a batch a
+    sentence is told from its negatives by their language, and little is learnt of what it says (docs/log.md). Languages
+    take turns: every len(others) batches hold each once, in random order; a fair coin decides which side is the source.
+    The lines of a batch are drawn without repetition: a line occurring twice would be a false negative.
 
     A batch depends on seed and number alone, so a resumed run continues as an uninterrupted one. Raises InputError when
     the pivot is not a language of the set, and when the set has fewer lines than a batch.

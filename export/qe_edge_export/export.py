@@ -55,7 +55,7 @@ def export_run(
     run = open_run(run_folder)
     if merge:
         check_mergeable(run)
-    samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes or SampleSizes())
+    samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes)
     report(f"loading {base_name(run)} with its adapter")
     model = merged_regressor(run)
     report(f"scoring {len(samples.gate.examples)} dev rows with the trained model")

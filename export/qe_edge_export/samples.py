@@ -29,6 +29,8 @@ from qe_edge_train.data import Example, load_examples, without
 from qe_edge_train.run import TOKENIZER_FILE, Run
 
 BATCH_SIZE = 16
+TYPICAL_PAIRS = 7
+"""Language pairs of MLQE-PE, on which the sizes of samples were chosen."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class SampleSizes:
     gate: int = 100
     """dev rows whose scores are compared"""
 
+    @classmethod
+    def spread(cls, pairs: int) -> SampleSizes:
+        """The sizes for a run of so many language pairs: what the defaults are for TYPICAL_PAIRS, and with fewer pairs
+        more rows each, so that there are as many in all. A head is refitted to all pairs together, and a correlation on
+        few rows says little."""
+        factor = max(1.0, TYPICAL_PAIRS / pairs)
+        return cls(round(cls.calibration * factor), round(cls.refit * factor), round(cls.gate * factor))
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -52,7 +62,7 @@ class Samples:
     gate: EncodedSet
 
 
-def load_samples(run: Run, data_folder: Path, sizes: SampleSizes) -> Samples:
+def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) -> Samples:
     """Random rows of a run's own tables, the same in every call, encoded as the bundle will encode them.
 
     Training rows that are also in dev are left out, as in training. Raises InputError when the tables are not there.
@@ -65,6 +75,7 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes) -> Samples:
     dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed, prompt)
     train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed, prompt)
     by_pair = _shuffled(without(train, dev), seed)
+    sizes = sizes or SampleSizes.spread(len(by_pair))
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
     refit = [row for rows in by_pair for row in rows[: sizes.refit]]
     gate = [row for rows in _shuffled(dev, seed) for row in rows[: sizes.gate]]

@@ -129,3 +129,9 @@ def test_values_inside_a_graph_can_be_read_with_their_padding_masked() -> None:
     assert second.rows == [4, 3]
     assert second.outputs[1].tolist() == [[509], [515]]
     assert [output.name for output in model.graph.outputs] == ["state_0", "present_key_0", "present_value_0"]
+
+
+def test_runs_of_few_pairs_take_more_rows_of_each() -> None:
+    assert SampleSizes.spread(7) == SampleSizes.spread(12) == SampleSizes()
+    assert SampleSizes.spread(1) == SampleSizes(calibration=84, refit=1050, gate=700)
+    assert SampleSizes.spread(2) == SampleSizes(calibration=42, refit=525, gate=350)

@@ -62,7 +62,7 @@ def score(
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of CPU threads; as many as fit the machine if not given."),
+        typer.Option(min=1, metavar="N", help="CPU threads, each with batches of its own; one a core if not given."),
     ] = None,
     quoting: Annotated[
         Literal["auto", "none", "csv"],

@@ -44,6 +44,10 @@ class KeyValueShape:
 Past = dict[str, NDArray[Any]]
 """Feeds of one prefix: name -> float32 [1, G, P, D]."""
 
+ONLY_FETCHED = ort.RunOptions()
+ONLY_FETCHED.only_execute_path_to_fetches = True
+"""Leaves out of a run what no requested output depends on: keys and values need nothing of the head."""
+
 
 def pick_device(requested: str, precision: str) -> str:
     """ "cpu", "cuda", or for "auto" cuda where ONNX Runtime offers it for this precision.
@@ -68,13 +72,16 @@ def pick_device(requested: str, precision: str) -> str:
 class Graph:
     """A graph with the inputs and outputs that `qe_edge.bundle.BundleSpec` describes, ready to run.
 
+    `run` and `extend` may be called from several threads at once, and on a CPU should be: each call then runs on
+    `threads` threads of ONNX Runtime, and one each is faster than all of them on one batch (docs/performance.md).
+
     Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, and DeviceError when the
     device cannot be used: there is no silent change to another device.
     """
 
-    def __init__(self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int = 1) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         provider = PROVIDERS[device]
         try:
@@ -103,15 +110,37 @@ class Graph:
                 f"of size {shape.head_dim}, which the bundle records; {REBUILD}"
             )
 
+    @property
+    def nothing(self) -> Past:
+        """The past of a row that nothing stands before."""
+        empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
+        return dict.fromkeys(self.shape.inputs, empty)
+
     def prefix(self, tokens: Sequence[int]) -> Past:
         """Keys and values of a prefix of P token ids, computed by the graph itself with nothing before it."""
-        empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
-        nothing = dict.fromkeys(self.shape.inputs, empty)
-        if not tokens:
-            return nothing
-        ids = np.array([tokens], np.int64)
-        present = self.run(nothing, ids, np.array([len(tokens) - 1], np.int64), self.shape.outputs)
-        return dict(zip(self.shape.inputs, present, strict=True))
+        return self.extend(self.nothing, [tokens])[0]
+
+    def extend(self, past: Past, beginnings: Sequence[Sequence[int]]) -> list[Past]:
+        """For every beginning, token ids after `past`, the past of a row that goes on from there; one run for all."""
+        if not any(beginnings):
+            return [past] * len(beginnings)
+        tokens, last = pad(beginnings)
+        feeds = {"tokens": tokens, "last": last.clip(min=0), **past}
+        present = self._session.run(self.shape.outputs, feeds, ONLY_FETCHED)
+        before = past[self.shape.inputs[0]].shape[2]
+        return [
+            {
+                name: np.ascontiguousarray(values[row : row + 1, :, : before + len(beginning)])
+                for name, values in zip(self.shape.inputs, present, strict=True)
+            }
+            for row, beginning in enumerate(beginnings)
+        ]
+
+    def scores(self, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
+        """The scores of rows, given as token ids after `past`, in one run."""
+        tokens, last = pad(bodies)
+        scores: list[float] = self.run(past, tokens, last)[0].tolist()
+        return scores
 
     def run(
         self, past: Past, tokens: NDArray[np.int64], last: NDArray[np.int64], outputs: Sequence[str] = ("score",)
@@ -120,7 +149,7 @@ class Graph:
         return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}))
 
 
-def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str, threads: int | None = None) -> Graph:
+def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str, threads: int = 1) -> Graph:
     """A graph on the requested device, or for "auto" on a GPU where one can be used and else on the CPU.
 
     Raises DeviceError when cuda is requested and cannot be used, and BundleError as `Graph` does.

@@ -1,15 +1,19 @@
-"""Rows in, scores out: windows of a stream, deduplicated, tokenised, sorted, batched, run and put back in order."""
+"""Rows in, scores out: windows of a stream, deduplicated, tokenised, planned, run by workers and put back in order.
+
+The calling thread reads and tokenises the next window while the workers run the last one.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -17,18 +21,48 @@ import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.errors import BundleError, InputError
 from qe_edge.languages import english_name, resolve
-from qe_edge.rows import Row, Score
-from qe_edge.scoring.batching import TOKEN_BUDGET, length_sorted_batches
-from qe_edge.scoring.graph import Graph, KeyValueShape, Past, open_graph, pad
+from qe_edge.rows import Row, Score, Status
+from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, length_sorted_batches, plan
+from qe_edge.scoring.graph import Graph, KeyValueShape, Past, open_graph
+from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.screening import blocking_status, scored_status
-from qe_edge.tokens import Body, Pair, PromptEncoder
+from qe_edge.tokens import Pair, PromptEncoder
 
 Device = Literal["auto", "cpu", "cuda"]
 
 WINDOW = 1024
-"""Rows held at once: as far as a row may wait, and the range over which lengths are sorted."""
+"""Rows planned at once: the range over which lengths are sorted and sources are shared."""
+AHEAD = 1
+"""Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
 REMEMBERED = 1 << 16
 """Scores of recent rows kept so that a repeated row is run once; bounds memory, not correctness."""
+PREFIXES = 64
+"""Language pairs whose prefix is kept; bounds memory, not correctness."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What becomes of one distinct row."""
+
+    unit: Future[list[float]]
+    place: int
+    """of its score among those of the unit"""
+    truncated: bool
+
+    @property
+    def score(self) -> float:
+        """Waits until the unit has run."""
+        return self.unit.result()[self.place]
+
+
+class _Begun(NamedTuple):
+    """A window whose rows are being run."""
+
+    rows: Sequence[Row]
+    blocked: list[Status | None]
+    """why a row cannot be scored, or None"""
+    answers: dict[bytes, _Answer]
+    """by the key of each row that can"""
 
 
 class Scorer:
@@ -37,15 +71,18 @@ class Scorer:
     A row's score depends on its texts and its languages alone: not on its neighbours, their order or the batch.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, encoder: PromptEncoder, token_budget: int = TOKEN_BUDGET) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph, encoder: PromptEncoder, workers: int = 1, token_budget: int = TOKEN_BUDGET
+    ) -> None:
         self.bundle = bundle
         self.token_budget = token_budget
         self._graph = graph
         self._encoder = encoder
         self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
-        self._prefixes: dict[Pair, Past] = {}
-        self._remembered: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
+        self._workers = ThreadPoolExecutor(workers, "qe-edge")
+        self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
+        self._remembered: OrderedDict[bytes, _Answer] = OrderedDict()
 
     @classmethod
     def load(cls, path: Path | str | None = None, *, device: Device = "auto", threads: int | None = None) -> Scorer:
@@ -61,12 +98,14 @@ class Scorer:
         """As `load`, for a bundle that has been verified already."""
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
-        graph = open_graph(bundle.model, shape, spec.precision, device, threads)
+        graph = open_graph(bundle.model, shape, spec.precision, device)
         try:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
-        return cls(bundle, graph, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit))
+        encoder = PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit)
+        workers = (threads or physical_cores()) if graph.device == "cpu" else 1
+        return cls(bundle, graph, encoder, workers)
 
     @property
     def signature(self) -> str:
@@ -76,59 +115,88 @@ class Scorer:
         return f"qe-edge {qe_edge.__version__} | {bundle} | {spec.tap_label} | {spec.precision} | {self._graph.device}"
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
-        """One Score per Row, in order. Reads ahead at most `WINDOW` rows; memory does not grow with the stream.
+        """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
 
         Raises UsageError for a row with another number of texts than the prompt has, unless it has a fault.
         """
         stream = map(_with_codes if self._prompt.uses_languages else _without_languages, rows)
-        while window := list(islice(stream, WINDOW)):
-            yield from self._score_window(window)
+        begun: deque[_Begun] = deque()
+        try:
+            while window := list(islice(stream, WINDOW)):
+                begun.append(self._begin(window))
+                if len(begun) > AHEAD:
+                    yield from self._finish(begun[0])
+                    begun.popleft()
+            while begun:
+                yield from self._finish(begun[0])
+                begun.popleft()
+        finally:
+            for unfinished in begun:  # only after an error, or when no more scores are wanted
+                for key, answer in unfinished.answers.items():
+                    answer.unit.cancel()
+                    self._remembered.pop(key, None)
 
-    def _score_window(self, window: Sequence[Row]) -> Iterator[Score]:
+    def _begin(self, window: Sequence[Row]) -> _Begun:
+        """Hand the rows that are new to the workers."""
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
-        known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
-        new = {key: row for key, row in rows.items() if key not in known}
-        known.update(zip(new, self._run(list(new.values())), strict=True))
-        self._remember(known)
-        for row, status in zip(window, blocked, strict=True):
+        answers = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+        new = {key: row for key, row in rows.items() if key not in answers}
+        answers.update(zip(new, self._submit(list(new.values())), strict=True))
+        self._remember(answers)
+        return _Begun(window, blocked, answers)
+
+    def _finish(self, begun: _Begun) -> Iterator[Score]:
+        for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status)
             else:
-                value, truncated = known[_key(row)]
-                yield Score(value, scored_status(row, self._prompt, truncated, self._trained_pairs))
+                answer = begun.answers[_key(row)]
+                yield Score(answer.score, scored_status(row, self._prompt, answer.truncated, self._trained_pairs))
 
-    def _remember(self, known: dict[bytes, tuple[float, bool]]) -> None:
-        for key, value in known.items():
-            self._remembered[key] = value
+    def _remember(self, answers: dict[bytes, _Answer]) -> None:
+        for key, answer in answers.items():
+            self._remembered[key] = answer
             self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def _run(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
-        """Score and truncation of distinct rows, in order."""
+    def _submit(self, rows: Sequence[Row]) -> list[_Answer]:
+        """Answers to distinct rows, in order."""
         pairs = [_names(row) for row in rows]
         bodies = self._encoder.bodies([(pair, row.texts) for pair, row in zip(pairs, rows, strict=True)])
         by_pair: dict[Pair, list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
             by_pair[pair].append(index)
-        scores = [0.0] * len(rows)
+        answers: dict[int, _Answer] = {}
         for pair, members in by_pair.items():
-            past = self._prefix(pair)
-            for batch in length_sorted_batches([len(bodies[i].ids) for i in members], self.token_budget):
-                indices = [members[i] for i in batch]
-                for index, score in zip(indices, self._run_batch(past, [bodies[i] for i in indices]), strict=True):
-                    scores[index] = score
-        return [(score, body.truncated) for score, body in zip(scores, bodies, strict=True)]
+            past, ids = self._prefix(pair), [bodies[i].ids for i in members]
+            for unit in plan(ids, [rows[i].texts[0] for i in members], self.token_budget):
+                future = self._workers.submit(self._run, past, unit, ids)
+                for place, row in enumerate(row for family in unit for row in family.rows):
+                    index = members[row]
+                    answers[index] = _Answer(future, place, bodies[index].truncated)
+        return [answers[index] for index in range(len(rows))]
 
-    def _run_batch(self, past: Past, bodies: Sequence[Body]) -> list[float]:
-        tokens, last = pad([body.ids for body in bodies])
-        scores: list[float] = self._graph.run(past, tokens, last)[0].tolist()
+    def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[float]:
+        """Scores of the rows of a unit, in the order of its families; called by a worker."""
+        scores: list[float] = []
+        pasts = self._graph.extend(past, [family.beginning for family in unit])
+        for family, before in zip(unit, pasts, strict=True):
+            rest = [bodies[row][len(family.beginning) :] for row in family.rows]
+            found = [0.0] * len(rest)
+            for batch in length_sorted_batches([len(ids) for ids in rest], self.token_budget):
+                for row, score in zip(batch, self._graph.scores(before, [rest[i] for i in batch]), strict=True):
+                    found[row] = score
+            scores += found
         return scores
 
     def _prefix(self, pair: Pair) -> Past:
         if pair not in self._prefixes:
             self._prefixes[pair] = self._graph.prefix(self._encoder.fixed(pair).prefix)
+        self._prefixes.move_to_end(pair)
+        if len(self._prefixes) > PREFIXES:
+            self._prefixes.popitem(last=False)
         return self._prefixes[pair]
 
 

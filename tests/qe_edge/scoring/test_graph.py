@@ -86,7 +86,7 @@ def test_cuda_that_is_not_offered_is_refused_for_every_precision(
 
 @pytest.mark.usefixtures("no_usable_gpu")
 def test_auto_without_a_usable_gpu_runs_and_says_cpu(counting_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    graph = open_graph(counting_bundle / "model.onnx", SHAPE, "fp32", "auto", threads=1)
+    graph = open_graph(counting_bundle / "model.onnx", SHAPE, "fp32", "auto")
 
     assert graph.device == "cpu"
     assert capfd.readouterr() == ("", "")
@@ -95,7 +95,7 @@ def test_auto_without_a_usable_gpu_runs_and_says_cpu(counting_bundle: Path, capf
 @pytest.mark.usefixtures("no_usable_gpu")
 def test_cuda_without_a_usable_gpu_fails_in_one_line(counting_bundle: Path) -> None:
     with pytest.raises(DeviceError) as caught:
-        open_graph(counting_bundle / "model.onnx", SHAPE, "fp32", "cuda", threads=1)
+        open_graph(counting_bundle / "model.onnx", SHAPE, "fp32", "cuda")
     line = str(caught.value)
     assert line.startswith("--device cuda: could not be initialised (")
     assert line.endswith("); use --device cpu")

@@ -10,6 +10,7 @@ import pytest
 
 from qe_edge import Row, Score, Scorer, Status
 from qe_edge.errors import UsageError
+from qe_edge.scoring.graph import Graph, Past
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def test_one_text_is_scored_without_a_language_and_without_a_prefix(scorer: Scor
 
 def test_languages_play_no_part_where_the_prompt_names_none(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     run: list[int] = []
-    original = Scorer._run
+    original = Graph.scores
 
-    def counting(self: Scorer, rows: Sequence[Row]) -> list[tuple[float, bool]]:
-        run.append(len(rows))
-        return original(self, rows)
+    def counting(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
+        run.append(len(bodies))
+        return original(self, past, bodies)
 
-    monkeypatch.setattr(Scorer, "_run", counting)
+    monkeypatch.setattr(Graph, "scores", counting)
     rows = [Row(("so it goes",)), Row(("so it goes",), "et", "en"), Row(("so it goes",), "xx", "no language")]
     assert list(scorer.score(rows)) == [Score(4.0, Status.OK)] * 3
     assert run == [1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 import qe_edge
 from qe_edge import Row, Score, Scorer, Status
 from qe_edge.scoring import scorer as scorer_module
-from qe_edge.scoring.graph import Graph
+from qe_edge.scoring.graph import Graph, Past
 
 MOST_MOVEMENT = 0.01
 """points of 100 by which a score may move with its batch"""
@@ -65,6 +65,71 @@ def test_a_score_moves_with_neither_batch_nor_order(rows: list[Row]) -> None:
         assert abs(score - shuffled[i]) <= MOST_MOVEMENT
 
 
+def test_translations_of_one_source_share_it_and_score_as_they_do_apart(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(row.texts[1] for row in rows).split()
+    random.Random(3).shuffle(words)
+    listed = [
+        Row.translation(row.texts[0], " ".join(words[start : start + 4 + start % 9]), "et", "en")
+        for row in rows[:3]
+        for start in range(0, 60, 5)
+    ]
+    beginnings: list[int] = []
+    original = Graph.extend
+
+    def counting(self: Graph, past: Past, found: Sequence[Sequence[int]]) -> list[Past]:
+        beginnings.extend(len(beginning) for beginning in found if beginning)
+        return original(self, past, found)
+
+    monkeypatch.setattr(Graph, "extend", counting)
+    shared = values(Scorer.load(device="cpu").score(listed))
+    assert len(beginnings) == 1 + 3  # the prefix, and each source once
+
+    monkeypatch.setattr("qe_edge.scoring.batching.LEAST_SAVED", 10**9)
+    apart = values(Scorer.load(device="cpu").score(listed))
+    assert len(beginnings) == 1 + 3 + 1
+    assert max(abs(a - b) for a, b in zip(shared, apart, strict=True)) <= MOST_MOVEMENT
+    assert max(shared) - min(shared) > 5
+
+
+def test_a_failing_batch_stops_the_stream_and_is_not_remembered(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Scorer.load(device="cpu")
+    whole = Graph.scores
+
+    def failing(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(Graph, "scores", failing)
+    with pytest.raises(MemoryError, match="no memory left"):
+        list(loaded.score(rows[:5]))
+    monkeypatch.setattr(Graph, "scores", whole)
+
+    assert values(loaded.score(rows[:5])) == values(Scorer.load(device="cpu").score(rows[:5]))
+
+
+def test_a_stream_that_is_left_early_can_be_scored_again(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_module, "WINDOW", 2)
+    loaded = Scorer.load(device="cpu")
+    stream = loaded.score(rows[:6])
+    first = next(stream)
+    stream.close()  # type: ignore[attr-defined]
+
+    assert next(loaded.score(rows[:6])) == first
+    assert len(values(loaded.score(rows[:6]))) == 6
+
+
+def test_the_prefixes_of_few_language_pairs_are_kept(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_module, "PREFIXES", 2)
+    languages = ["et", "ro", "ru", "et"]
+    scores = values(Scorer.load(device="cpu").score(Row.translation("Anna", "Hannah", s, "en") for s in languages))
+
+    assert scores[0] == scores[3]
+    assert len(set(scores)) == 3
+
+
 def test_rows_come_back_in_order_with_their_statuses(scorer: Scorer, rows: list[Row]) -> None:
     mixed = [
         rows[0],
@@ -90,23 +155,27 @@ def test_rows_come_back_in_order_with_their_statuses(scorer: Scorer, rows: list[
     assert [score.value is None for score in scores] == [False, True, True, True, False, False, False]
 
 
+def counted_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every batch that is run from now on."""
+    run: list[int] = []
+    original = Graph.scores
+
+    def counting(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
+        run.append(len(bodies))
+        return original(self, past, bodies)
+
+    monkeypatch.setattr(Graph, "scores", counting)
+    return run
+
+
 def test_identical_rows_are_run_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    run_rows = 0
-    original = Graph.run
-
-    def counting(self: Graph, past, tokens, last, outputs=("score",)):  # type: ignore[no-untyped-def]
-        nonlocal run_rows
-        if tuple(outputs) == ("score",):
-            run_rows += len(tokens)
-        return original(self, past, tokens, last, outputs)
-
-    monkeypatch.setattr(Graph, "run", counting)
-    monkeypatch.setattr(scorer_module, "WINDOW", 4)
+    run = counted_rows(monkeypatch)
+    monkeypatch.setattr(scorer_module, "WINDOW", 3)  # a repetition in its own window, in the next, and later
     loaded = Scorer.load(device="cpu")
 
     scores = values(loaded.score([rows[0], rows[1], rows[0], rows[0], rows[2], rows[1], rows[0]]))
 
-    assert run_rows == 3
+    assert sum(run) == 3
     assert scores[0] == scores[2] == scores[3] == scores[6]
     assert scores[1] == scores[5]
 
@@ -119,7 +188,7 @@ def test_the_same_texts_in_another_language_pair_are_another_row(scorer: Scorer)
     assert a != b
 
 
-def test_the_stream_is_read_a_window_at_a_time(
+def test_the_stream_is_read_two_windows_ahead_at_most(
     scorer: Scorer, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer_module, "WINDOW", 2)
@@ -134,7 +203,8 @@ def test_the_stream_is_read_a_window_at_a_time(
     scores = scorer.score(source())
     next(scores)
 
-    assert read == 2
+    assert read == 4
+    assert len(list(scores)) == 5
 
 
 def test_special_token_strings_are_text(scorer: Scorer) -> None:

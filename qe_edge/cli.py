@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qe_edge import __version__
+from qe_edge.commands.bench import bench
 from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
@@ -33,6 +34,7 @@ def build() -> typer.Typer:
     app.command()(score)
     app.command("eval")(evaluate)
     app.command()(inspect)
+    app.command()(bench)
     for entry in entry_points(group=COMMANDS_GROUP):
         try:
             register = entry.load()

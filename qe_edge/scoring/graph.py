@@ -74,15 +74,21 @@ class Graph:
 
     `run` and `extend` may be called from several threads at once, and on a CPU should be: each call then runs on
     `threads` threads of ONNX Runtime, and one each is faster than all of them on one batch (docs/performance.md).
+    profile: where files of ONNX Runtime's profile begin, to time every node; see `end_profile`.
 
     Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, and DeviceError when the
     device cannot be used: there is no silent change to another device.
     """
 
-    def __init__(self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int = 1, profile: Path | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         provider = PROVIDERS[device]
         try:
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
@@ -109,6 +115,10 @@ class Graph:
                 f"{model}: the inputs are not those of {shape.blocks} blocks with {shape.kv_heads} key/value heads "
                 f"of size {shape.head_dim}, which the bundle records; {REBUILD}"
             )
+
+    def end_profile(self) -> Path:
+        """Stop the profile that `profile` began, and return its file: ONNX Runtime's trace events as JSON."""
+        return Path(self._session.end_profiling())
 
     @property
     def nothing(self) -> Past:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,10 +22,12 @@ from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.errors import BundleError, InputError
 from qe_edge.languages import english_name, resolve
 from qe_edge.rows import Row, Score, Status
-from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, length_sorted_batches, plan
-from qe_edge.scoring.graph import Graph, KeyValueShape, Past, open_graph
+from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
+from qe_edge.scoring.engine import Engine
+from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.screening import blocking_status, scored_status
+from qe_edge.scoring.tuning import Tuning, load_tuning
 from qe_edge.tokens import Pair, PromptEncoder
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -55,6 +57,20 @@ class _Answer:
         return self.unit.result()[self.place]
 
 
+class Job(NamedTuple):
+    """A unit with what it is run on."""
+
+    past: Past
+    """of the prefix of its language pair"""
+    unit: Unit
+    bodies: list[list[int]]
+    """token ids of all rows of the language pair"""
+    rows: list[int]
+    """which rows these are"""
+    truncated: list[bool]
+    """whether their texts had to be shortened"""
+
+
 class _Begun(NamedTuple):
     """A window whose rows are being run."""
 
@@ -71,16 +87,12 @@ class Scorer:
     A row's score depends on its texts and its languages alone: not on its neighbours, their order or the batch.
     """
 
-    def __init__(
-        self, bundle: Bundle, graph: Graph, encoder: PromptEncoder, workers: int = 1, token_budget: int = TOKEN_BUDGET
-    ) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, encoder: PromptEncoder) -> None:
         self.bundle = bundle
-        self.token_budget = token_budget
-        self._graph = graph
-        self._encoder = encoder
+        self.engine = engine
+        self.encoder = encoder
         self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
-        self._workers = ThreadPoolExecutor(workers, "qe-edge")
         self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
         self._remembered: OrderedDict[bytes, _Answer] = OrderedDict()
 
@@ -88,7 +100,8 @@ class Scorer:
     def load(cls, path: Path | str | None = None, *, device: Device = "auto", threads: int | None = None) -> Scorer:
         """Verify a bundle folder (None: the embedded bundle) and prepare it for scoring. Opens no connection.
 
-        device: "auto" takes a GPU where it can run the bundle; threads: CPU threads, None for all cores.
+        device: "auto" takes a GPU where it can run the bundle; threads: batches run at once on a CPU, None for what the
+        bundle is tuned to on this machine, or else one a core.
         Raises BundleError for a bundle that is missing or damaged and DeviceError for a device that cannot run it.
         """
         return cls.of(open_bundle(EMBEDDED_BUNDLE if path is None else Path(path)), device=device, threads=threads)
@@ -103,16 +116,19 @@ class Scorer:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
-        encoder = PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit)
-        workers = (threads or physical_cores()) if graph.device == "cpu" else 1
-        return cls(bundle, graph, encoder, workers)
+        if graph.device == "cpu":
+            tuning = load_tuning(bundle.folder) or Tuning(physical_cores(), TOKEN_BUDGET)
+            engine = Engine(graph, threads or tuning.workers, tuning.token_budget)
+        else:
+            engine = Engine(graph)
+        return cls(bundle, engine, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit))
 
     @property
     def signature(self) -> str:
         """What produced the scores, in one line to be kept beside them."""
         spec = self.bundle.spec
-        bundle = f"bundle {spec.name}@{self.bundle.digest}"
-        return f"qe-edge {qe_edge.__version__} | {bundle} | {spec.tap_label} | {spec.precision} | {self._graph.device}"
+        bundle, device = f"bundle {spec.name}@{self.bundle.digest}", self.engine.graph.device
+        return f"qe-edge {qe_edge.__version__} | {bundle} | {spec.tap_label} | {spec.precision} | {device}"
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
@@ -163,37 +179,28 @@ class Scorer:
 
     def _submit(self, rows: Sequence[Row]) -> list[_Answer]:
         """Answers to distinct rows, in order."""
+        answers: dict[int, _Answer] = {}
+        for job in self.jobs(rows):
+            future = self.engine.submit(job.past, job.unit, job.bodies)
+            for place, row in enumerate(row for family in job.unit for row in family.rows):
+                answers[job.rows[row]] = _Answer(future, place, job.truncated[row])
+        return [answers[index] for index in range(len(rows))]
+
+    def jobs(self, rows: Sequence[Row]) -> Iterator[Job]:
+        """What there is to run for some rows that can be scored, tokenised and planned."""
         pairs = [_names(row) for row in rows]
-        bodies = self._encoder.bodies([(pair, row.texts) for pair, row in zip(pairs, rows, strict=True)])
+        bodies = self.encoder.bodies([(pair, row.texts) for pair, row in zip(pairs, rows, strict=True)])
         by_pair: dict[Pair, list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
             by_pair[pair].append(index)
-        answers: dict[int, _Answer] = {}
         for pair, members in by_pair.items():
-            past, ids = self._prefix(pair), [bodies[i].ids for i in members]
-            for unit in plan(ids, [rows[i].texts[0] for i in members], self.token_budget):
-                future = self._workers.submit(self._run, past, unit, ids)
-                for place, row in enumerate(row for family in unit for row in family.rows):
-                    index = members[row]
-                    answers[index] = _Answer(future, place, bodies[index].truncated)
-        return [answers[index] for index in range(len(rows))]
-
-    def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[float]:
-        """Scores of the rows of a unit, in the order of its families; called by a worker."""
-        scores: list[float] = []
-        pasts = self._graph.extend(past, [family.beginning for family in unit])
-        for family, before in zip(unit, pasts, strict=True):
-            rest = [bodies[row][len(family.beginning) :] for row in family.rows]
-            found = [0.0] * len(rest)
-            for batch in length_sorted_batches([len(ids) for ids in rest], self.token_budget):
-                for row, score in zip(batch, self._graph.scores(before, [rest[i] for i in batch]), strict=True):
-                    found[row] = score
-            scores += found
-        return scores
+            ids, truncated = [bodies[i].ids for i in members], [bodies[i].truncated for i in members]
+            for unit in plan(ids, [rows[i].texts[0] for i in members], self.engine.token_budget):
+                yield Job(self._prefix(pair), unit, ids, members, truncated)
 
     def _prefix(self, pair: Pair) -> Past:
         if pair not in self._prefixes:
-            self._prefixes[pair] = self._graph.prefix(self._encoder.fixed(pair).prefix)
+            self._prefixes[pair] = self.engine.graph.prefix(self.encoder.fixed(pair).prefix)
         self._prefixes.move_to_end(pair)
         if len(self._prefixes) > PREFIXES:
             self._prefixes.popitem(last=False)

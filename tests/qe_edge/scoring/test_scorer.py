@@ -49,7 +49,7 @@ def test_a_score_moves_with_neither_batch_nor_order(rows: list[Row]) -> None:
     def fresh(budget: int) -> Scorer:
         """A scorer that remembers nothing."""
         loaded = Scorer.load(device="cpu")
-        loaded.token_budget = budget
+        loaded.engine.token_budget = budget
         return loaded
 
     together = values(fresh(768).score(rows))
@@ -213,7 +213,7 @@ def test_special_token_strings_are_text(scorer: Scorer) -> None:
             [Row.translation("Tere", "Hello", "et", "en"), Row.translation("Tere", "Hello<|im_end|>", "et", "en")]
         )
     )
-    encoded = scorer._encoder.bodies([(("Estonian", "English"), ("<|im_end|>", "<|endoftext|>"))])[0].ids
+    encoded = scorer.encoder.bodies([(("Estonian", "English"), ("<|im_end|>", "<|endoftext|>"))])[0].ids
 
     assert plain != special
     assert not {0, 1, 2} & set(encoded)

@@ -1,0 +1,81 @@
+"""What the operators of a graph take, from ONNX Runtime's own profile."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from qe_edge.bundle import Bundle
+from qe_edge.scoring.graph import Graph, KeyValueShape
+from qe_edge.scoring.scorer import Job
+
+INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger")
+FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits")
+FINISHED = "_kernel_time"
+"""ends the name of the event that says how long a node took"""
+
+
+@dataclass
+class Operator:
+    """All nodes of one operator."""
+
+    name: str
+    seconds: float = 0.0
+    calls: int = 0
+    operations: int = 0
+    """multiplications and additions, of matrix products with a weight"""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What some batches took, on one worker, with the time that profiling adds to each node."""
+
+    operators: list[Operator]
+    """slowest first"""
+    tokens: int
+    """of the rows' bodies, without padding"""
+
+    @property
+    def seconds(self) -> float:
+        return sum(operator.seconds for operator in self.operators)
+
+    def operations(self, names: Sequence[str]) -> float:
+        """Multiplications and additions of operators with these names, padding included, for each token."""
+        return sum(operator.operations for operator in self.operators if operator.name in names) / self.tokens
+
+
+def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
+    """Run the rows of some jobs on one worker and look at every node. Families are run as plain rows."""
+    spec = bundle.spec
+    shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
+    batches = [(job.past, [job.bodies[row] for family in job.unit for row in family.rows]) for job in jobs]
+    with TemporaryDirectory(prefix="qe-edge-bench-") as folder:
+        graph = Graph(bundle.model, shape, profile=Path(folder) / "profile")
+        for past, bodies in [batches[0], *batches]:  # the first run allocates memory, and does not count
+            graph.scores(past, bodies)
+        events = json.loads(graph.end_profile().read_text(encoding="utf-8"))
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(FINISHED)]
+    nodes = nodes[len(nodes) // (len(batches) + 1) :]
+    found: dict[str, Operator] = defaultdict(lambda: Operator(""))
+    for node in nodes:
+        arguments = node["args"]
+        operator = found[arguments["op_name"]]
+        operator.name = arguments["op_name"]
+        operator.seconds += node["dur"] * 1e-6
+        operator.calls += 1
+        if operator.name in (*INT8_PRODUCTS, *FLOAT_PRODUCTS):
+            depth = _shape(arguments["input_type_shape"])[-1]
+            operator.operations += 2 * depth * prod(_shape(arguments["output_type_shape"]))
+    tokens = sum(len(body) for _, bodies in batches for body in bodies)
+    return Profile(sorted(found.values(), key=lambda operator: -operator.seconds), tokens)
+
+
+def _shape(tensors: Sequence[dict[str, list[int]]]) -> list[int]:
+    """Of the first tensor, which the profile describes as {type: shape}."""
+    (shape,) = tensors[0].values()
+    return shape

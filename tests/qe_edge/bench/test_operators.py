@@ -1,0 +1,53 @@
+"""The profile counts the arithmetic of the embedded bundle as it is worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qe_edge import Scorer
+from qe_edge.bench.operators import FLOAT_PRODUCTS, INT8_PRODUCTS, profile
+from qe_edge.scoring.batching import Family
+from qe_edge.scoring.scorer import Job
+
+HIDDEN, INNER, KEYS, BLOCKS = 576, 1536, 192, 20
+"""of SmolLM2-135M cut at TL-11"""
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer.load(device="cpu", threads=1)
+
+
+def job(scorer: Scorer, rows: int, length: int) -> Job:
+    past = scorer.engine.graph.prefix([1, 2, 3])
+    bodies = np.random.default_rng(0).integers(20, 40000, (rows, length)).tolist()
+    return Job(past, [Family([], list(range(rows)))], bodies, list(range(rows)), [False] * rows)
+
+
+def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
+    rows, length = 3, 8
+    attention_inputs = HIDDEN * (HIDDEN + 2 * KEYS)
+    the_rest = HIDDEN * HIDDEN + 3 * HIDDEN * INNER
+    # after the last attention only one position of each row is computed
+    weights = rows * length * (BLOCKS * attention_inputs + (BLOCKS - 1) * the_rest) + rows * the_rest
+
+    found = profile(scorer.bundle, [job(scorer, rows, length), job(scorer, rows, length)])
+
+    assert found.tokens == 2 * rows * length
+    assert found.operations(INT8_PRODUCTS) == pytest.approx(2 * weights / (rows * length), rel=1e-9)
+    assert found.operations(FLOAT_PRODUCTS) == pytest.approx(2 * HIDDEN / length, rel=1e-9)  # the head
+
+
+def test_every_call_counts_but_those_of_the_first_run(scorer: Scorer) -> None:
+    calls = {o.name: o.calls for o in profile(scorer.bundle, [job(scorer, 2, 4)] * 3).operators}
+    assert calls["Attention"] == 3 * BLOCKS
+    assert calls["MatMulIntegerToFloat"] == 3 * 7 * BLOCKS
+
+
+def test_operators_come_slowest_first(scorer: Scorer) -> None:
+    found = profile(scorer.bundle, [job(scorer, 4, 32)])
+    seconds = [operator.seconds for operator in found.operators]
+    assert seconds == sorted(seconds, reverse=True)
+    assert found.operators[0].name == "MatMulIntegerToFloat"
+    assert found.seconds == pytest.approx(sum(seconds))

@@ -1,0 +1,65 @@
+"""`qe-edge bench`: figures of a real bundle, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qe_edge.bench import peak
+from qe_edge.cli import main
+from qe_edge.scoring.tuning import load_tuning
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peak that is measured for a moment only."""
+    monkeypatch.setattr(peak.matrix_peak, "__defaults__", (0.01,))
+
+
+def test_the_figures_of_the_embedded_bundle_fit_together(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "embedded", str(sample), "--rows", "6", "--rounds", "1", "--threads", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["workers"]) == (6, 1)
+    assert found["tokens_per_second"] / found["tokens"] == pytest.approx(found["graph_rows_per_second"] / 6)
+    assert found["graph_share"] == pytest.approx(found["rows_per_second"] / found["graph_rows_per_second"])
+    assert found["int8_share"] == pytest.approx(found["int8_operations"] / found["int8_peak"])
+    assert 100 < found["peak_memory_mb"] < 10_000
+    assert found["operators"][0]["name"] == "MatMulIntegerToFloat"
+
+
+def test_the_text_names_bundle_machine_and_operators(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "embedded", str(sample), "--rows", "3", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "TL-11 | w8a8 | cpu" in out
+    for label in ("machine", "table to table", "graph alone", "int8 products", "peak memory", "Attention"):
+        assert f"\n{label}" in out
+
+
+def test_tune_keeps_what_it_found_beside_the_bundle(
+    counting_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_text("source\ttranslation\n" + "".join(f"a {i}\tb\n" for i in range(20)))
+    assert main(["bench", str(counting_bundle), str(table), "--lp", "et-en", "--rounds", "1", "--tune"]) == 0
+    tuning = load_tuning(counting_bundle)
+    assert tuning is not None
+    captured = capsys.readouterr()
+    assert f"settings          {tuning.workers} workers, {tuning.token_budget} tokens a batch" in captured.out
+    assert f"counting.tuning.json: {tuning.workers} workers" in captured.err
+
+
+def test_standard_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "embedded", "-"]) == 2
+    assert "bench reads its rows several times; give it a file" in capsys.readouterr().err
+
+
+def test_a_table_without_a_row_to_score_is_refused(
+    counting_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_text("source\ttranslation\n\tb\n")
+    for options in ([], ["--tune"]):
+        assert main(["bench", str(counting_bundle), str(table), "--lp", "et-en", *options]) == 3
+        assert "no row of the table can be scored; give a table with some" in capsys.readouterr().err

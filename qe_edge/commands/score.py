@@ -15,12 +15,14 @@ from qe_edge.errors import EXIT_INVALID_ROWS, UsageError
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
 from qe_edge.table.items import Input
+from qe_edge.table.journal import Identity
 from qe_edge.table.output import open_output
 from qe_edge.table.parallel import open_parallel
 from qe_edge.table.quoting import Quoting
 from qe_edge.table.report import Report
 from qe_edge.table.stream import OnTruncate, RowScorer, score_input
 from qe_edge.table.table import open_table
+from qe_edge.table.text import STDIN
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -75,6 +77,9 @@ def score(
     on_truncate: Annotated[
         OnTruncate, typer.Option(help="Rows too long for the model: score what fits, leave the score empty, or stop.")
     ] = OnTruncate.SCORE,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew where an interrupted run left a part of the output.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary, only warnings.")] = False,
 ) -> None:
     """Score the translations in a TSV file, or the texts that a bundle was trained to score.
@@ -89,10 +94,19 @@ def score(
     bundle = open_bundle(model or EMBEDDED_BUNDLE)
     with ExitStack() as opened:
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
-        target = opened.enter_context(open_output(output, inputs))
         scorer = load_scorer(bundle, device, threads)
+        identity = None
+        if output is not None and STDIN not in inputs:  # what is read from a pipe cannot be read again
+            chosen = {"lp": lp, "quoting": quoting, "fields": fields, "on_truncate": on_truncate}
+            identity = Identity.of(inputs, scorer.signature, chosen)
+        target = opened.enter_context(open_output(output, inputs, identity, restart))
         report.start(scorer.signature, source.said, source.assumed)
-        tally = score_input(source, scorer, target, on_truncate, report)
+        try:
+            tally = score_input(source, scorer, target, on_truncate, report)
+        except BaseException:
+            if target.progress.rows:
+                report.kept(target.progress.rows, str(output))
+            raise
     report.finish(tally)
     if tally[Status.INVALID]:
         raise typer.Exit(EXIT_INVALID_ROWS)

@@ -36,7 +36,7 @@ WINDOW = 1024
 """Rows planned at once: the range over which lengths are sorted and sources are shared."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
-REMEMBERED = 1 << 16
+REMEMBERED = 1 << 14
 """Scores of recent rows kept so that a repeated row is run once; bounds memory, not correctness."""
 PREFIXES = 64
 """Language pairs whose prefix is kept; bounds memory, not correctness."""

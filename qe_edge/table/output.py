@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from qe_edge.errors import OutputError
+from filelock import FileLock, Timeout
+
+from qe_edge.errors import InputError, OutputError
+from qe_edge.rows import Status
+from qe_edge.table.journal import Identity, Journal, Progress
 from qe_edge.table.text import STDIN
+
+CHECKPOINT_ROWS = 1024
+CHECKPOINT_SECONDS = 5.0
+"""after so many rows, or so much time, what is done is put on the disk and noted in the journal"""
 
 
 class Output:
     """An open output. Bytes that were undecodable in the input are written as they were."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, journal: Journal | None = None) -> None:
         self._stream = stream
         self._name = name
+        self._journal = journal
+        self._noted_at = time.monotonic()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an interrupted run could be continued."""
+        return self._journal is not None
+
+    @property
+    def progress(self) -> Progress:
+        """How far an earlier run, or this one, has come for good."""
+        return Progress() if self._journal is None else self._journal.progress
 
     def write(self, text: str) -> None:
         """Raises OutputError when the text cannot be written, BrokenPipeError when nobody reads standard output."""
@@ -30,14 +52,39 @@ class Output:
         with _reported(self._name):
             self._stream.flush()
 
+    def due(self, rows: int) -> bool:
+        """Whether `rows` rows in all are reason enough for a checkpoint."""
+        if self._journal is None:
+            return False
+        late = time.monotonic() - self._noted_at >= CHECKPOINT_SECONDS
+        return late or rows - self._journal.progress.rows >= CHECKPOINT_ROWS
+
+    def checkpoint(self, rows: int, tally: Counter[Status], read: str) -> None:
+        """Put what was written on the disk and note that it belongs to the first `rows` rows; raises as `write`.
+
+        tally: rows per status; read: hash of these rows (`RowHash`).
+        """
+        assert self._journal is not None, "checkpoints are for outputs with a journal"
+        with _reported(self._name):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._journal.record(Progress(rows, self._stream.tell(), read, Counter(tally)))
+        self._noted_at = time.monotonic()
+
 
 @contextmanager
-def open_output(path: str | None, inputs: list[str]) -> Iterator[Output]:
+def open_output(
+    path: str | None, inputs: list[str], identity: Identity | None = None, restart: bool = False
+) -> Iterator[Output]:
     """Open standard output (None or "-") or a file.
 
-    A file is written beside its final place and renamed at the end; after an error nothing of it is left, and a file
-    that was there before stays as it was. A device or a pipe is written directly.
-    Raises OutputError at once when the path is one of the inputs, a directory, or cannot be written.
+    A file is written beside its final place and renamed at the end; a file that was there before stays until then. With
+    an identity, what an interrupted run has done stays beside it, too, and is continued by a run of the same identity
+    (`qe_edge.table.journal`), unless `restart` throws it away; without one, nothing is left after an error. A device or
+    a pipe is written directly.
+
+    Raises OutputError at once when the path is one of the inputs, a directory, cannot be written, or is being written
+    by another run; InputError when an interrupted run of another identity lies there.
     """
     if path is None or path == STDIN:
         with _standard_output() as output:
@@ -48,23 +95,103 @@ def open_output(path: str | None, inputs: list[str]) -> Iterator[Output]:
         raise OutputError(f"{path}: is a directory; give the name of a file")
     if any(_same_file(target, Path(name)) for name in inputs):
         raise OutputError(f"{path}: is the input itself; give another name to -o")
-    direct = target.exists() and not target.is_file()
     final = target.resolve()  # a link stays a link
-    partial = target if direct else final.with_name(f".{final.name}.{os.getpid()}.part")
+    if target.exists() and not target.is_file():
+        opened = _direct(path, target)
+    elif identity is None:
+        opened = _renamed(path, final)
+    else:
+        opened = _journalled(path, final, identity, restart)
+    with opened as output:
+        yield output
+
+
+@contextmanager
+def _direct(path: str, target: Path) -> Iterator[Output]:
+    with _reported(path):
+        stream = target.open("wb")
+    with _closed(path, stream):
+        yield Output(stream, path)
+
+
+@contextmanager
+def _renamed(path: str, final: Path) -> Iterator[Output]:
+    """A new file that takes its name at the end, or leaves nothing."""
+    partial = final.with_name(f".{final.name}.{os.getpid()}.part")
     with _reported(path):
         stream = partial.open("wb")
     try:
-        yield Output(stream, path)
+        with _closed(path, stream):
+            yield Output(stream, path)
+        with _reported(path):
+            partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _journalled(path: str, final: Path, identity: Identity, restart: bool) -> Iterator[Output]:
+    """A file that is continued where an interrupted run left it, and takes its name at the end."""
+    partial, notes, lock = (final.with_name(f".{final.name}.{end}") for end in ("part", "journal", "lock"))
+    with _alone(path, lock):
+        with _reported(path):
+            if restart or not partial.exists():  # without it, an earlier run was killed when it had just finished
+                notes.unlink(missing_ok=True)
+            journal = Journal(notes, identity, path)
+            partial.touch()
+            stream = partial.open("r+b")
+        try:
+            with _closed(path, stream):
+                _cut(stream, journal.progress.output_bytes, path)
+                yield Output(stream, path, journal)
+                with _reported(path):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            with _reported(path):
+                partial.replace(final)
+                journal.remove()
+        finally:
+            if not journal.progress.rows:  # nothing to continue from
+                partial.unlink(missing_ok=True)
+
+
+def _cut(stream: BinaryIO, size: int, path: str) -> None:
+    """Leave of a partial output what the journal vouches for, and go to its end."""
+    held = stream.seek(0, os.SEEK_END)
+    if held < size:
+        raise InputError(
+            f"{path}: {held} bytes are left of the {size} that an interrupted run had written; use --restart"
+        )
+    stream.truncate(size)
+    stream.seek(size)
+
+
+@contextmanager
+def _alone(path: str, file: Path) -> Iterator[None]:
+    """Refuse a second run on the same output while the first goes on; a killed run holds nothing."""
+    lock = FileLock(file)
+    with _reported(path):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:  # an OSError, too
+            raise OutputError(f"{path}: another run is writing it; wait for that one, or give another -o") from None
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _closed(path: str, stream: BinaryIO) -> Iterator[None]:
+    """Close a stream at the end. After a failed write it would fail once more: the first error is the one to tell."""
+    try:
+        yield
         with _reported(path):
             stream.close()
-            if not direct:
-                partial.replace(final)
     finally:
-        # After a failed write the stream would fail once more on closing; the first error is the one to tell.
         with suppress(OSError):
             stream.close()
-        if not direct:
-            partial.unlink(missing_ok=True)
 
 
 @contextmanager

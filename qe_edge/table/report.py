@@ -24,6 +24,7 @@ class Report:
         self._shows_progress = stream.isatty() and not quiet
         self._started = self._last_progress = time.monotonic()
         self._faults = 0
+        self._before = 0
 
     def start(self, signature: str, said: Iterable[str], assumed: Iterable[str]) -> None:
         """The signature, how the input is read and what had to be assumed; the clock starts here."""
@@ -37,12 +38,22 @@ class Report:
         if self._faults <= FAULTS_SHOWN:
             self._say(f"{place}: {fault}")
 
+    def resumed(self, rows: int) -> None:
+        """An interrupted run is continued after these rows; they do not count for the speed."""
+        self._before = rows
+        self._say(f"continuing after {rows} rows of an interrupted run")
+
+    def kept(self, rows: int, name: str) -> None:
+        """The run ends early, and what it has done stays."""
+        self._say(f"{rows} rows are kept beside {name}; the same command continues after them")
+
     def progress(self, rows: int) -> None:
         """Rows done so far; shown on a terminal, now and then."""
         now = time.monotonic()
         if self._shows_progress and now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            self._stream.write(f"{_CLEAR}{rows} rows, {rows / (now - self._started):.1f} rows/s")
+            rate = (rows - self._before) / (now - self._started)
+            self._stream.write(f"{_CLEAR}{rows} rows, {rate:.1f} rows/s")
             self._stream.flush()
 
     def finish(self, statuses: Mapping[Status, int]) -> None:
@@ -54,7 +65,9 @@ class Report:
         seconds = time.monotonic() - self._started
         rows = sum(statuses.values())
         counts = ", ".join(f"{statuses[status]} {status}" for status in reversed(Status) if status in statuses)
-        self._say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} rows/s): {counts}")
+        new = rows - self._before
+        some = f"{rows} rows, {new} of them" if self._before else f"{rows} rows"
+        self._say(f"{some} in {seconds:.1f} s ({new / seconds:.1f} rows/s): {counts}")
 
     def _say(self, text: str) -> None:
         clear = _CLEAR if self._shows_progress else ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import islice
 from typing import Protocol
 
 from qe_edge.errors import InputError
 from qe_edge.rows import Row, Score, Status
 from qe_edge.table.items import Input, Item
+from qe_edge.table.journal import Progress, RowHash
 from qe_edge.table.output import Output
 from qe_edge.table.report import Report
 
@@ -41,11 +43,18 @@ def score_input(
 ) -> Counter[Status]:
     """Score all items of an input and write them; faults and progress go to the report. Returns rows per status.
 
-    Raises InputError for a truncated row when `on_truncate` is FAIL, OutputError when the output cannot be written.
+    An output that an interrupted run left is continued: its rows are read again and not scored. Raises InputError for a
+    truncated row when `on_truncate` is FAIL and for rows that are not those of the interrupted run; OutputError when
+    the output cannot be written.
     """
-    tally: Counter[Status] = Counter()
-    output.write(source.header)
-    for done, (item, score) in enumerate(_scored(source.items, scorer), 1):
+    earlier, read = output.progress, RowHash()
+    if earlier.rows:
+        _skip(source.items, earlier, read)
+        report.resumed(earlier.rows)
+    else:
+        output.write(source.header)
+    tally = Counter(earlier.tally)
+    for done, (item, score) in enumerate(_scored(source.items, scorer), earlier.rows + 1):
         if item.row.fault is not None:
             report.fault(item.place, item.row.fault)
         if score.status is Status.TRUNCATED and on_truncate is not OnTruncate.SCORE:
@@ -58,8 +67,23 @@ def score_input(
             score = Score(None, Status.TRUNCATED)
         output.write(source.render(item, score))
         tally[score.status] += 1
+        if output.resumable:
+            read.add(item)
+            if output.due(done):
+                output.checkpoint(done, tally, read.digest)
         report.progress(done)
     return tally
+
+
+def _skip(items: Iterator[Item], earlier: Progress, read: RowHash) -> None:
+    """Read the rows of an interrupted run again, and make sure that they are the same."""
+    last = None
+    for item in islice(items, earlier.rows):
+        read.add(item)
+        last = item
+    if read.digest != earlier.read:
+        place = "the input" if last is None else last.place
+        raise InputError(f"{place}: the rows up to here are not the {earlier.rows} that were scored; use --restart")
 
 
 def _scored(items: Iterable[Item], scorer: RowScorer) -> Iterator[tuple[Item, Score]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from qe_edge.errors import OutputError
+from qe_edge.errors import InputError, OutputError
+from qe_edge.rows import Status
+from qe_edge.table import output as output_module
+from qe_edge.table.journal import Identity, Progress
 from qe_edge.table.output import open_output
 
 
@@ -88,3 +92,113 @@ def test_a_full_disk_is_an_output_error_and_a_device_is_not_replaced() -> None:
     with pytest.raises(OutputError, match="No space left"), open_output("/dev/full", []) as output:
         output.write("a\n")
     assert Path("/dev/full").is_char_device()
+
+
+RUN = Identity([], "scorer", {})
+ONE = Counter({Status.OK: 1})
+
+
+def interrupted(target: Path, identity: Identity = RUN) -> None:
+    """A run that writes a header and two rows, notes the first, and dies."""
+    with open_output(str(target), [], identity) as output:
+        output.write("header\n")
+        output.write("1\n")
+        output.checkpoint(1, ONE, "hash")
+        output.write("2\n")
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_continued_after_its_last_checkpoint(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    assert target.read_text() == "old"
+    assert (tmp_path / ".out.tsv.part").read_text() == "header\n1\n2\n"
+
+    with open_output(str(target), [], RUN) as output:
+        assert output.progress == Progress(1, 9, "hash", ONE)
+        output.write("two\n")
+    assert target.read_text() == "header\n1\ntwo\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
+
+
+def test_restart_begins_anew(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    with open_output(str(target), [], Identity([], "another scorer", {}), restart=True) as output:
+        assert output.progress == Progress()
+        output.write("new\n")
+    assert target.read_text() == "new\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
+
+
+def test_a_refused_run_leaves_the_interrupted_one_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="use --restart"), open_output(str(target), [], Identity([], "other", {})):
+        pass
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_has_noted_nothing_leaves_nothing(tmp_path: Path) -> None:
+    def write_and_stop() -> None:
+        with open_output(str(tmp_path / "out.tsv"), [], RUN) as output:
+            output.write("header\n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_when_it_had_its_name_is_no_obstacle(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    (tmp_path / ".out.tsv.part").rename(target)  # the journal is what is left
+    with open_output(str(target), [], RUN) as output:
+        assert output.progress == Progress()
+        output.write("again\n")
+    assert target.read_text() == "again\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
+
+
+def test_a_partial_output_that_was_cut_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    (tmp_path / ".out.tsv.part").write_text("head")
+    with (
+        pytest.raises(InputError, match=r"4 bytes are left of the 9 .* use --restart"),
+        open_output(str(target), [], RUN),
+    ):
+        pass
+
+
+def test_two_runs_on_one_output_refuse_each_other(tmp_path: Path) -> None:
+    target = tmp_path / "out.tsv"
+    with open_output(str(target), [], RUN) as output:
+        with pytest.raises(OutputError, match="another run is writing it"), open_output(str(target), [], RUN):
+            pass
+        output.write("first\n")
+    assert target.read_text() == "first\n"
+
+
+def test_a_checkpoint_is_due_after_some_rows_or_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_output(str(tmp_path / "out.tsv"), [], RUN) as output:
+        assert not output.due(output_module.CHECKPOINT_ROWS - 1)
+        assert output.due(output_module.CHECKPOINT_ROWS)
+        output.checkpoint(output_module.CHECKPOINT_ROWS, ONE, "hash")
+        assert not output.due(output_module.CHECKPOINT_ROWS + 1)
+        monkeypatch.setattr(output_module, "CHECKPOINT_SECONDS", 0.0)
+        assert output.due(output_module.CHECKPOINT_ROWS + 1)
+
+
+def test_what_is_written_directly_is_never_due(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_output(None, [], RUN) as output:
+        assert not output.resumable
+        assert not output.due(10**9)

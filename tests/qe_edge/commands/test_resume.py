@@ -1,0 +1,159 @@
+"""A run that is killed at any moment is continued by the same command, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qe_edge.cli import main
+
+CHECKPOINT = "import qe_edge.table.output as o; o.CHECKPOINT_ROWS = 64; "
+"""more checkpoints than usual, so that short runs have some"""
+RUN = "import sys; from qe_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def table(folder: Path, rows: int) -> Path:
+    """Rows of one to four words, some empty, some broken."""
+    numbers = random.Random(1)
+    path = folder / "in.tsv"
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write("id\tsource\ttranslation\n")
+        for row in range(rows):
+            source = " ".join(f"w{numbers.randrange(1000)}" for _ in range(numbers.randrange(4)))
+            stream.write(f"{row}\t{source}" + ("\n" if row % 97 == 5 else f"\tt{row}\n"))
+    return path
+
+
+def command(bundle: Path, source: Path, target: Path) -> list[str]:
+    return [
+        *(sys.executable, "-c", CHECKPOINT + RUN, "score", str(source)),
+        *("-o", str(target), "--lp", "et-en", "-m", str(bundle), "-q"),
+    ]
+
+
+def kill_until_finished(arguments: list[str], target: Path, numbers: random.Random, most: int, longest: float) -> int:
+    """Start the command again and again, killing it at a random moment up to `most` times; how often it was killed."""
+    kills = 0
+    while True:
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        if kills < most:
+            try:
+                process.wait(numbers.uniform(0, longest))
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+        code = process.wait()
+        if code != -signal.SIGKILL:
+            assert code == 4  # finished, with some rows that are invalid
+            return kills
+        if target.exists():  # killed between naming the file and its own end
+            return kills
+
+
+def test_killed_runs_end_in_the_same_bytes(counting_bundle: Path, tmp_path: Path) -> None:
+    source = table(tmp_path, 3000)
+    whole, killed = tmp_path / "whole.tsv", tmp_path / "killed.tsv"
+    started = time.monotonic()
+    subprocess.run(command(counting_bundle, source, whole), stderr=subprocess.DEVNULL, check=False)
+    longest = 1.1 * (time.monotonic() - started)
+    kills = kill_until_finished(command(counting_bundle, source, killed), killed, random.Random(2), 4, longest)
+    assert kills > 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert len(whole.read_text().splitlines()) == 3001
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_of_20_000_rows(counting_bundle: Path, tmp_path: Path) -> None:
+    source, numbers = table(tmp_path, 20_000), random.Random(3)
+    whole = tmp_path / "whole.tsv"
+    started = time.monotonic()
+    subprocess.run(command(counting_bundle, source, whole), stderr=subprocess.DEVNULL, check=False)
+    longest, kills, runs = 1.1 * (time.monotonic() - started), 0, 0
+    while kills < 100:
+        killed = tmp_path / "killed.tsv"
+        kills += kill_until_finished(command(counting_bundle, source, killed), killed, numbers, 100 - kills, longest)
+        assert killed.read_bytes() == whole.read_bytes()
+        killed.unlink()
+        runs += 1
+    print(f"{kills} kills in {runs} runs: every finished file is that of the uninterrupted run")
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_next_run_does(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qe_edge.scoring.graph import Graph
+
+    source, target = table(tmp_path, 5000), tmp_path / "out.tsv"
+    arguments = ["score", str(source), "-o", str(target), "--lp", "et-en", "-m", str(counting_bundle)]
+    batches, scores = 0, Graph.scores
+
+    def interrupted(self, past, bodies):  # type: ignore[no-untyped-def]
+        nonlocal batches
+        batches += 1
+        if batches == 35:
+            raise KeyboardInterrupt
+        return scores(self, past, bodies)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Graph, "scores", interrupted)
+        assert main(arguments) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "qe-edge: interrupted"
+    assert said[-2].endswith(f" rows are kept beside {target}; the same command continues after them")
+    kept = int(said[-2].split()[0])
+    assert kept >= 1024
+    assert not target.exists()
+
+    changed = [*arguments, "--on-truncate", "skip"]
+    assert main(changed) == 3
+    assert "an interrupted run lies there that is another one: options" in capsys.readouterr().err
+
+    assert main(arguments) == 4
+    said = capsys.readouterr().err.splitlines()
+    assert f"continuing after {kept} rows of an interrupted run" in said
+    assert said[-1].startswith(f"5000 rows, {5000 - kept} of them in ")
+    assert sum(int(part.split()[0]) for part in said[-1].split(": ")[1].split(", ")) == 5000
+
+    other = tmp_path / "other.tsv"
+    arguments[3] = str(other)
+    assert main(arguments) == 4
+    assert other.read_bytes() == target.read_bytes()
+
+
+def test_rows_that_changed_under_the_same_name_size_and_time_are_refused(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qe_edge.scoring.graph import Graph
+
+    source, target = table(tmp_path, 3000), tmp_path / "out.tsv"
+    arguments = ["score", str(source), "-o", str(target), "--lp", "et-en", "-m", str(counting_bundle)]
+    batches, scores = 0, Graph.scores
+
+    def failing(self, past, bodies):  # type: ignore[no-untyped-def]
+        nonlocal batches
+        batches += 1
+        if batches == 25:
+            raise KeyboardInterrupt
+        return scores(self, past, bodies)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Graph, "scores", failing)
+        assert main(arguments) == 130
+    stat = source.stat()
+    source.write_bytes(source.read_bytes().replace(b"t10\n", b"t11\n"))
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    capsys.readouterr()
+
+    assert main(arguments) == 3
+    said = capsys.readouterr().err
+    assert re.search(r"in\.tsv:\d+: the rows up to here are not the \d+ that were scored; use --restart\n$", said)
+    assert main([*arguments, "--restart"]) == 4

@@ -94,12 +94,12 @@ def score(
     bundle = open_bundle(model or EMBEDDED_BUNDLE)
     with ExitStack() as opened:
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
+        resumable = STDIN not in inputs  # what is read from a pipe cannot be read again
+        target = opened.enter_context(open_output(output, inputs, resumable=resumable, restart=restart))
         scorer = load_scorer(bundle, device, threads)
-        identity = None
-        if output is not None and STDIN not in inputs:  # what is read from a pipe cannot be read again
+        if resumable:
             chosen = {"lp": lp, "quoting": quoting, "fields": fields, "on_truncate": on_truncate}
-            identity = Identity.of(inputs, scorer.signature, chosen)
-        target = opened.enter_context(open_output(output, inputs, identity, restart))
+            target.resume(Identity.of(inputs, scorer.signature, chosen))
         report.start(scorer.signature, source.said, source.assumed)
         try:
             tally = score_input(source, scorer, target, on_truncate, report)

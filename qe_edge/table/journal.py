@@ -123,10 +123,6 @@ class Journal:
         new.replace(self._path)
         self.progress = progress
 
-    def remove(self) -> None:
-        """The run is complete, or not worth continuing. Raises OSError."""
-        self._path.unlink(missing_ok=True)
-
 
 def _progress(noted: Mapping[str, Any]) -> Progress:
     rows, size, read = noted["rows"], noted["output_bytes"], noted["read"]

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from qe_edge.errors import InputError, OutputError
+from qe_edge.errors import OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Journal, Progress
 from qe_edge.table.text import STDIN
@@ -26,16 +26,32 @@ CHECKPOINT_SECONDS = 5.0
 class Output:
     """An open output. Bytes that were undecodable in the input are written as they were."""
 
-    def __init__(self, stream: BinaryIO, name: str, journal: Journal | None = None) -> None:
+    def __init__(self, stream: BinaryIO, name: str, notes: Path | None = None) -> None:
         self._stream = stream
         self._name = name
-        self._journal = journal
+        self._notes = notes
+        self._journal: Journal | None = None
         self._noted_at = time.monotonic()
 
     @property
     def resumable(self) -> bool:
-        """Whether an interrupted run could be continued."""
+        """Whether this run could be continued if it were interrupted."""
         return self._journal is not None
+
+    def resume(self, identity: Identity) -> None:
+        """Go on where an interrupted run of this identity was, if there is one, and note from now on what is done.
+
+        What is longer than the journal says is cut off. Raises InputError when the interrupted run is another one;
+        does nothing for an output that keeps no journal.
+        """
+        if self._notes is None:
+            return
+        with _reported(self._name):
+            self._journal = Journal(self._notes, identity, self._name)
+            if self._stream.seek(0, os.SEEK_END) < self._journal.progress.output_bytes:
+                self._journal.progress = Progress()  # the output is not what the journal knows: it is written anew
+            self._stream.truncate(self._journal.progress.output_bytes)
+            self._stream.seek(0, os.SEEK_END)
 
     @property
     def progress(self) -> Progress:
@@ -74,17 +90,17 @@ class Output:
 
 @contextmanager
 def open_output(
-    path: str | None, inputs: list[str], identity: Identity | None = None, restart: bool = False
+    path: str | None, inputs: list[str], *, resumable: bool = False, restart: bool = False
 ) -> Iterator[Output]:
     """Open standard output (None or "-") or a file.
 
-    A file is written beside its final place and renamed at the end; a file that was there before stays until then. With
-    an identity, what an interrupted run has done stays beside it, too, and is continued by a run of the same identity
-    (`qe_edge.table.journal`), unless `restart` throws it away; without one, nothing is left after an error. A device or
-    a pipe is written directly.
+    A file is written beside its final place and renamed at the end; a file that was there before stays until then. If
+    it is resumable, what an interrupted run has done stays beside it, too (`qe_edge.table.journal`), for
+    `Output.resume`, unless `restart` throws it away; otherwise nothing is left after an error. A device or a pipe is
+    written directly.
 
     Raises OutputError at once when the path is one of the inputs, a directory, cannot be written, or is being written
-    by another run; InputError when an interrupted run of another identity lies there.
+    by another run.
     """
     if path is None or path == STDIN:
         with _standard_output() as output:
@@ -98,10 +114,10 @@ def open_output(
     final = target.resolve()  # a link stays a link
     if target.exists() and not target.is_file():
         opened = _direct(path, target)
-    elif identity is None:
-        opened = _renamed(path, final)
+    elif resumable:
+        opened = _journalled(path, final, restart)
     else:
-        opened = _journalled(path, final, identity, restart)
+        opened = _renamed(path, final)
     with opened as output:
         yield output
 
@@ -130,40 +146,31 @@ def _renamed(path: str, final: Path) -> Iterator[Output]:
 
 
 @contextmanager
-def _journalled(path: str, final: Path, identity: Identity, restart: bool) -> Iterator[Output]:
-    """A file that is continued where an interrupted run left it, and takes its name at the end."""
+def _journalled(path: str, final: Path, restart: bool) -> Iterator[Output]:
+    """A file that can be continued where an interrupted run left it, and takes its name at the end."""
     partial, notes, lock = (final.with_name(f".{final.name}.{end}") for end in ("part", "journal", "lock"))
+    with _reported(path):
+        continued = partial.exists()
+        partial.touch()
     with _alone(path, lock):
         with _reported(path):
-            if restart or not partial.exists():  # without it, an earlier run was killed when it had just finished
+            if restart or not continued:  # without it, an earlier run was killed when it had just finished
                 notes.unlink(missing_ok=True)
-            journal = Journal(notes, identity, path)
-            partial.touch()
+            if not notes.exists():
+                partial.write_bytes(b"")
             stream = partial.open("r+b")
         try:
             with _closed(path, stream):
-                _cut(stream, journal.progress.output_bytes, path)
-                yield Output(stream, path, journal)
+                yield Output(stream, path, notes)
                 with _reported(path):
                     stream.flush()
                     os.fsync(stream.fileno())
             with _reported(path):
                 partial.replace(final)
-                journal.remove()
+                notes.unlink(missing_ok=True)
         finally:
-            if not journal.progress.rows:  # nothing to continue from
+            if not notes.exists():  # nothing to continue from
                 partial.unlink(missing_ok=True)
-
-
-def _cut(stream: BinaryIO, size: int, path: str) -> None:
-    """Leave of a partial output what the journal vouches for, and go to its end."""
-    held = stream.seek(0, os.SEEK_END)
-    if held < size:
-        raise InputError(
-            f"{path}: {held} bytes are left of the {size} that an interrupted run had written; use --restart"
-        )
-    stream.truncate(size)
-    stream.seek(size)
 
 
 @contextmanager

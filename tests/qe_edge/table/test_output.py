@@ -100,7 +100,8 @@ ONE = Counter({Status.OK: 1})
 
 def interrupted(target: Path, identity: Identity = RUN) -> None:
     """A run that writes a header and two rows, notes the first, and dies."""
-    with open_output(str(target), [], identity) as output:
+    with open_output(str(target), [], resumable=True) as output:
+        output.resume(identity)
         output.write("header\n")
         output.write("1\n")
         output.checkpoint(1, ONE, "hash")
@@ -116,7 +117,8 @@ def test_an_interrupted_run_is_continued_after_its_last_checkpoint(tmp_path: Pat
     assert target.read_text() == "old"
     assert (tmp_path / ".out.tsv.part").read_text() == "header\n1\n2\n"
 
-    with open_output(str(target), [], RUN) as output:
+    with open_output(str(target), [], resumable=True) as output:
+        output.resume(RUN)
         assert output.progress == Progress(1, 9, "hash", ONE)
         output.write("two\n")
     assert target.read_text() == "header\n1\ntwo\n"
@@ -127,7 +129,8 @@ def test_restart_begins_anew(tmp_path: Path) -> None:
     target = tmp_path / "out.tsv"
     with pytest.raises(KeyboardInterrupt):
         interrupted(target)
-    with open_output(str(target), [], Identity([], "another scorer", {}), restart=True) as output:
+    with open_output(str(target), [], resumable=True, restart=True) as output:
+        output.resume(Identity([], "another scorer", {}))
         assert output.progress == Progress()
         output.write("new\n")
     assert target.read_text() == "new\n"
@@ -139,14 +142,15 @@ def test_a_refused_run_leaves_the_interrupted_one_as_it_was(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         interrupted(target)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match="use --restart"), open_output(str(target), [], Identity([], "other", {})):
-        pass
+    with pytest.raises(InputError, match="use --restart"):
+        interrupted(target, Identity([], "other", {}))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_run_that_has_noted_nothing_leaves_nothing(tmp_path: Path) -> None:
     def write_and_stop() -> None:
-        with open_output(str(tmp_path / "out.tsv"), [], RUN) as output:
+        with open_output(str(tmp_path / "out.tsv"), [], resumable=True) as output:
+            output.resume(RUN)
             output.write("header\n")
             raise KeyboardInterrupt
 
@@ -160,36 +164,39 @@ def test_a_run_that_was_killed_when_it_had_its_name_is_no_obstacle(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         interrupted(target)
     (tmp_path / ".out.tsv.part").rename(target)  # the journal is what is left
-    with open_output(str(target), [], RUN) as output:
+    with open_output(str(target), [], resumable=True) as output:
+        output.resume(RUN)
         assert output.progress == Progress()
         output.write("again\n")
     assert target.read_text() == "again\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
-def test_a_partial_output_that_was_cut_is_refused(tmp_path: Path) -> None:
+def test_a_partial_output_that_is_shorter_than_its_journal_says_is_written_anew(tmp_path: Path) -> None:
     target = tmp_path / "out.tsv"
     with pytest.raises(KeyboardInterrupt):
         interrupted(target)
     (tmp_path / ".out.tsv.part").write_text("head")
-    with (
-        pytest.raises(InputError, match=r"4 bytes are left of the 9 .* use --restart"),
-        open_output(str(target), [], RUN),
-    ):
-        pass
+    with open_output(str(target), [], resumable=True) as output:
+        output.resume(RUN)
+        assert output.progress == Progress()
+        output.write("anew\n")
+    assert target.read_text() == "anew\n"
 
 
 def test_two_runs_on_one_output_refuse_each_other(tmp_path: Path) -> None:
     target = tmp_path / "out.tsv"
-    with open_output(str(target), [], RUN) as output:
-        with pytest.raises(OutputError, match="another run is writing it"), open_output(str(target), [], RUN):
-            pass
+    with open_output(str(target), [], resumable=True) as output:
+        output.resume(RUN)
+        with pytest.raises(OutputError, match="another run is writing it"):
+            interrupted(target)
         output.write("first\n")
     assert target.read_text() == "first\n"
 
 
 def test_a_checkpoint_is_due_after_some_rows_or_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_output(str(tmp_path / "out.tsv"), [], RUN) as output:
+    with open_output(str(tmp_path / "out.tsv"), [], resumable=True) as output:
+        output.resume(RUN)
         assert not output.due(output_module.CHECKPOINT_ROWS - 1)
         assert output.due(output_module.CHECKPOINT_ROWS)
         output.checkpoint(output_module.CHECKPOINT_ROWS, ONE, "hash")
@@ -199,6 +206,7 @@ def test_a_checkpoint_is_due_after_some_rows_or_some_time(tmp_path: Path, monkey
 
 
 def test_what_is_written_directly_is_never_due(capsys: pytest.CaptureFixture[str]) -> None:
-    with open_output(None, [], RUN) as output:
+    with open_output(None, [], resumable=True) as output:
+        output.resume(RUN)
         assert not output.resumable
         assert not output.due(10**9)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qe_edge.metrics import Agreement, FloatArray, agreement, macro_spearman
 from qe_edge_train.batches import Batch, EncodedSet, collate, sorted_batches
@@ -29,16 +30,23 @@ def predict(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], devic
 
 
 @torch.no_grad()
-def head_features(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> FloatArray:
-    """What the head's linear maps read of the given rows, [rows, M, H], in their order."""
+def tapped_states(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> Tensor:
+    """Tapped states of the given rows [rows, K, H], in their order."""
     model.eval()
-    features: dict[int, FloatArray] = {}
+    found: dict[int, Tensor] = {}
     for batch, past in _batches(model, data, rows, device):
         states, _ = model.last_states(batch.tokens, batch.last, past)
-        with torch.autocast(device.type, enabled=False):
-            read = model.head.features(torch.stack(states, 1))
-        features.update(zip(batch.rows, read.double().cpu().numpy(), strict=True))
-    return np.stack([features[i] for i in rows])
+        found.update(zip(batch.rows, torch.stack(states, 1), strict=True))
+    return torch.stack([found[i] for i in rows])
+
+
+@torch.no_grad()
+def head_features(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> FloatArray:
+    """What the head's linear maps read of the given rows, [rows, M, H], in their order."""
+    states = tapped_states(model, data, rows, device)
+    with torch.autocast(device.type, enabled=False):
+        features: FloatArray = model.head.features(states).double().cpu().numpy()
+    return features
 
 
 def _batches(

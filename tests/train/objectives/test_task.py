@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.batches import EncodedSet
@@ -15,6 +16,7 @@ from qe_edge_train.evaluate import predict
 from qe_edge_train.objectives import TaskObjective
 from qe_edge_train.objectives.task import row_weights
 from qe_edge_train.recipe import Adapter, Allocation, Head, Recipe, Target
+from qe_edge_train.tapped import KeyValues, TappedRegressor
 
 CPU = torch.device("cpu")
 ET, NE = ("Estonian", "English"), ("Nepali", "English")
@@ -65,6 +67,37 @@ def test_a_steps_loss_is_the_sum_of_its_heads_squared_errors(
     assert len(task) == 2  # two epochs of one step of eight rows
     assert step.loss == pytest.approx(float(expected), rel=1e-4)
     assert step.tokens == 8 * 3
+
+
+@pytest.mark.parametrize(("strategy", "taps"), [("single", (2,)), ("dynamic", (2, 4))])
+def test_a_frozen_decoder_is_run_once_for_all_epochs_and_gives_the_same_losses(
+    recipe: Recipe, strategy: str, taps: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = dataclasses.replace(heads(recipe, strategy, taps), adapter=Adapter(kind="none"))
+    torch.manual_seed(0)
+    run_again = objective(frozen)
+    run_again.frozen = False
+    torch.manual_seed(0)
+    run_once = objective(frozen)
+    assert run_once.frozen
+    expected = [run_again.run(step).loss for step in range(len(run_again))]
+    calls = 0
+    run = type(run_once.model).last_states
+
+    def counted(self: TappedRegressor, tokens: Tensor, last: Tensor, past: KeyValues | None) -> object:
+        nonlocal calls
+        calls += 1
+        return run(self, tokens, last, past)
+
+    monkeypatch.setattr(TappedRegressor, "last_states", counted)
+    losses = [run_once.run(step).loss for step in range(len(run_once))]
+
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert calls == 2  # a batch for each pair, and no more in the second epoch
+    for name, parameter in run_once.model.head.named_parameters():
+        other = run_again.model.head.get_parameter(name)
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_the_prediction_of_several_heads_is_their_mean(recipe: Recipe) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from qe_edge.errors import InputError
 from qe_edge_train.adapters.experts import balance_loss, has_experts, recorded_routing
 from qe_edge_train.batches import Batch, EncodedSet, collate, plan_epoch
+from qe_edge_train.evaluate import tapped_states
 from qe_edge_train.heads import RegressionHead
 from qe_edge_train.objectives.step import Step
 from qe_edge_train.recipe import Recipe, Target
@@ -31,6 +34,7 @@ class TaskObjective:
             for step in plan_epoch(data, options.batch_size, options.micro_batch_size, options.seed, epoch)
         ]
         self.routed = has_experts(model.decoder)
+        self.frozen = not any(parameter.requires_grad for parameter in model.decoder.parameters())
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -54,19 +58,28 @@ class TaskObjective:
     def _loss(self, rows: list[int], rows_in_step: int) -> Tensor:
         """The micro-batch's part of the step's loss; the squared errors of several heads add up."""
         options, head = self.recipe.optimiser, self.model.head
-        batch = collate(self.data, rows, self.device, options.share_prefix)
         human = torch.tensor([self.data.examples[i].score for i in rows], device=self.device)  # [B]
         weight = self.weights[rows].to(self.device)  # [B]
-        with mixed_precision(self.device, self.recipe.base.dtype):
-            past = self.model.prefix(batch.prefix) if options.share_prefix else None
-            with recorded_routing(self.model.decoder) as routing:
-                scores = self.model.outputs(batch.tokens, batch.last, past)  # [B, M]
-            error = ((scores - human[:, None]) / head.scale).square().sum(1)
+        if self.frozen:
+            scores = head.outputs(self._frozen_states[rows])
+        else:
+            batch = collate(self.data, rows, self.device, options.share_prefix)
+            with mixed_precision(self.device, self.recipe.base.dtype):
+                past = self.model.prefix(batch.prefix) if options.share_prefix else None
+                with recorded_routing(self.model.decoder) as routing:
+                    scores = self.model.outputs(batch.tokens, batch.last, past)  # [B, M]
+        error = ((scores - human[:, None]) / head.scale).square().sum(1)
         loss: Tensor = self.recipe.target.loss_weight * (weight * error).sum() / rows_in_step
         if self.routed:
             uneven = balance_loss(routing, self._counted(batch)) * len(rows) / rows_in_step
             loss = loss + self.recipe.adapter.balance * uneven
         return loss
+
+    @cached_property
+    def _frozen_states(self) -> Tensor:
+        """Tapped states of all rows [rows, K, H]: nothing below the head is trained, so they are run once."""
+        with mixed_precision(self.device, self.recipe.base.dtype):
+            return tapped_states(self.model, self.data, range(len(self.data.examples)), self.device).float()
 
     def _counted(self, batch: Batch) -> Tensor:
         """[B, S] true where a token is real and of a body: a prefix is the same for all rows, shared or not."""

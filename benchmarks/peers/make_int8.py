@@ -1,0 +1,36 @@
+"""ONNX Runtime's `quantize_dynamic`: weights in int8, activations scaled per tensor while the graph runs.
+
+python -m benchmarks.peers.make_int8 optimum-cut encoder
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from benchmarks.peers.harness import WORK, new_folder
+
+
+def quantise(model: Path, folder: Path) -> None:
+    """Write the quantised graph as model.onnx with its weights in a file beside it."""
+    with new_folder(folder) as part:
+        quantize_dynamic(
+            model, part / "model.onnx", per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="names of folders that make_onnx.py wrote")
+    parser.add_argument("--work", type=Path, default=WORK)
+    arguments = parser.parse_args()
+    models = arguments.work / "models"
+    for name in arguments.models:
+        if not (models / f"{name}-int8").is_dir():
+            quantise(models / name / "model.onnx", models / f"{name}-int8")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import typer
 
 from qe_edge import __version__
 from qe_edge.commands.bench import bench
+from qe_edge.commands.cache import cache
 from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
@@ -35,6 +36,7 @@ def build() -> typer.Typer:
     app.command("eval")(evaluate)
     app.command()(inspect)
     app.command()(bench)
+    app.add_typer(cache, name="cache")
     for entry in entry_points(group=COMMANDS_GROUP):
         try:
             register = entry.load()

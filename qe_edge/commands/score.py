@@ -77,6 +77,10 @@ def score(
     on_truncate: Annotated[
         OnTruncate, typer.Option(help="Rows too long for the model: score what fits, leave the score empty, or stop.")
     ] = OnTruncate.SCORE,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep scores in this file, and take those of rows that it knows from there."),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew where an interrupted run left a part of the output.")
     ] = False,
@@ -96,7 +100,7 @@ def score(
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
         resumable = STDIN not in inputs  # what is read from a pipe cannot be read again
         target = opened.enter_context(open_output(output, inputs, resumable=resumable, restart=restart))
-        scorer = load_scorer(bundle, device, threads)
+        scorer = load_scorer(bundle, device, threads, cache)
         if resumable:
             chosen = {"lp": lp, "quoting": quoting, "fields": fields, "on_truncate": on_truncate}
             target.resume(Identity.of(inputs, scorer.signature, chosen))
@@ -112,12 +116,12 @@ def score(
         raise typer.Exit(EXIT_INVALID_ROWS)
 
 
-def load_scorer(bundle: Bundle, device: Device, threads: int | None) -> RowScorer:
-    """The scorer of a bundle. Raises BundleError, DeviceError, MissingExtraError."""
+def load_scorer(bundle: Bundle, device: Device, threads: int | None, cache: Path | None) -> RowScorer:
+    """The scorer of a bundle. Raises BundleError, DeviceError, MissingExtraError, and OutputError for the cache."""
     require("cpu", "onnxruntime")
     from qe_edge import Scorer
 
-    return Scorer.of(bundle, device=device, threads=threads)
+    return Scorer.of(bundle, device=device, threads=threads, cache=cache)
 
 
 def _open(

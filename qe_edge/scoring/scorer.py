@@ -23,6 +23,7 @@ from qe_edge.errors import BundleError, InputError
 from qe_edge.languages import english_name, resolve
 from qe_edge.rows import Row, Score, Status
 from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
+from qe_edge.scoring.cache import ScoreCache
 from qe_edge.scoring.engine import Engine
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
@@ -50,6 +51,13 @@ class _Answer:
     place: int
     """of its score among those of the unit"""
     truncated: bool
+
+    @classmethod
+    def known(cls, score: float, truncated: bool) -> _Answer:
+        """To a row that need not be run."""
+        unit: Future[list[float]] = Future()
+        unit.set_result([score])
+        return cls(unit, 0, truncated)
 
     @property
     def score(self) -> float:
@@ -79,6 +87,8 @@ class _Begun(NamedTuple):
     """why a row cannot be scored, or None"""
     answers: dict[bytes, _Answer]
     """by the key of each row that can"""
+    new: list[bytes]
+    """keys of the rows that are run for this window"""
 
 
 class Scorer:
@@ -87,27 +97,39 @@ class Scorer:
     A row's score depends on its texts and its languages alone: not on its neighbours, their order or the batch.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, encoder: PromptEncoder) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, encoder: PromptEncoder, cache: ScoreCache | None = None) -> None:
         self.bundle = bundle
         self.engine = engine
         self.encoder = encoder
+        self._cache = cache
         self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
         self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
         self._remembered: OrderedDict[bytes, _Answer] = OrderedDict()
 
     @classmethod
-    def load(cls, path: Path | str | None = None, *, device: Device = "auto", threads: int | None = None) -> Scorer:
+    def load(
+        cls,
+        path: Path | str | None = None,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        cache: Path | str | None = None,
+    ) -> Scorer:
         """Verify a bundle folder (None: the embedded bundle) and prepare it for scoring. Opens no connection.
 
         device: "auto" takes a GPU where it can run the bundle; threads: batches run at once on a CPU, None for what the
-        bundle is tuned to on this machine, or else one a core.
-        Raises BundleError for a bundle that is missing or damaged and DeviceError for a device that cannot run it.
+        bundle is tuned to on this machine, or else one a core; cache: a file that keeps scores for other runs.
+        Raises BundleError for a bundle that is missing or damaged, DeviceError for a device that cannot run it, and
+        OutputError for a cache that cannot be used.
         """
-        return cls.of(open_bundle(EMBEDDED_BUNDLE if path is None else Path(path)), device=device, threads=threads)
+        bundle = open_bundle(EMBEDDED_BUNDLE if path is None else Path(path))
+        return cls.of(bundle, device=device, threads=threads, cache=None if cache is None else Path(cache))
 
     @classmethod
-    def of(cls, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> Scorer:
+    def of(
+        cls, bundle: Bundle, *, device: Device = "auto", threads: int | None = None, cache: Path | None = None
+    ) -> Scorer:
         """As `load`, for a bundle that has been verified already."""
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
@@ -121,7 +143,8 @@ class Scorer:
             engine = Engine(graph, threads or tuning.workers, tuning.token_budget)
         else:
             engine = Engine(graph)
-        return cls(bundle, engine, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit))
+        kept = None if cache is None else ScoreCache(cache, f"{spec.name}@{bundle.digest} {graph.device}")
+        return cls(bundle, engine, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit), kept)
 
     @property
     def signature(self) -> str:
@@ -157,12 +180,18 @@ class Scorer:
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
         answers = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+        if self._cache is not None:
+            known = self._cache.known([key for key in rows if key not in answers])
+            answers.update((key, _Answer.known(*value)) for key, value in known.items())
         new = {key: row for key, row in rows.items() if key not in answers}
         answers.update(zip(new, self._submit(list(new.values())), strict=True))
         self._remember(answers)
-        return _Begun(window, blocked, answers)
+        return _Begun(window, blocked, answers, list(new))
 
     def _finish(self, begun: _Begun) -> Iterator[Score]:
+        if self._cache is not None:
+            found = ((key, begun.answers[key]) for key in begun.new)
+            self._cache.keep((key, (answer.score, answer.truncated)) for key, answer in found)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status)

@@ -26,14 +26,22 @@ def check_output(folder: Path, result: str) -> None:
         raise OutputError(f"{folder}: cannot be written: {nearest} allows no new files; give another -o")
 
 
-def json_text(content: Mapping[str, Any]) -> str:
-    """JSON of a report; undefined numbers (nan) are null, since JSON has no nan."""
-    return json.dumps(_plain(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+def json_text(content: Mapping[str, Any], indent: int | None = 2) -> str:
+    """JSON of a report, or one line of it without an indent. Undefined numbers (nan) are null: JSON has no nan."""
+    return json.dumps(without_nan(content), ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same with None for every nan."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def with_nan(value: Any) -> Any:
+    """The same with nan for every None: figures as they were before `without_nan`."""
+    if isinstance(value, dict):
+        return {key: with_nan(inner) for key, inner in value.items()}
+    return math.nan if value is None else value

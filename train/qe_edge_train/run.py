@@ -28,6 +28,7 @@ from torch import nn
 from qe_edge.errors import InputError
 from qe_edge_train.adapters import save_adapter
 from qe_edge_train.heads import HeadOptions, RegressionHead
+from qe_edge_train.output import json_text, with_nan
 from qe_edge_train.recipe import Recipe, load_recipe, recipe_table
 
 RECIPE_FILE = "recipe.toml"
@@ -110,6 +111,7 @@ def open_run(folder: Path) -> Run:
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     if facts["head"] is not None:
         facts["head"] = HeadOptions(**{**facts["head"], "offsets": tuple(facts["head"]["offsets"])})
+    facts["dev"] = with_nan(facts["dev"])
     return Run(folder, load_recipe(folder / RECIPE_FILE), RunFacts(**facts))
 
 
@@ -120,8 +122,7 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 
 def save_facts(folder: Path, facts: RunFacts) -> None:
     """Write `run.json`, the last file of a run."""
-    text = json.dumps(asdict(facts), ensure_ascii=False, indent=2) + "\n"
-    replace_file(folder / FACTS_FILE, text.encode())
+    replace_file(folder / FACTS_FILE, json_text(asdict(facts)).encode())
 
 
 def save_best(folder: Path, decoder: nn.Module, head: RegressionHead | None) -> None:
@@ -134,7 +135,7 @@ def save_best(folder: Path, decoder: nn.Module, head: RegressionHead | None) -> 
 def append_history(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to the metrics history."""
     with (folder / HISTORY_FILE).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        stream.write(json_text(record, indent=None))
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -5,7 +5,6 @@ The other run's blocks above the task's highest tap are left out: they cannot re
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.build import adapted_decoder, base_facts, prompt_encoder
 from qe_edge_train.data import check_dev, facts_table, load_examples
 from qe_edge_train.merging.deltas import LoraAdapter, combine, read_lora, write_lora
+from qe_edge_train.output import json_text
 from qe_edge_train.recipe import DataFile
 from qe_edge_train.run import Run, RunFacts, open_run
 from qe_edge_train.selection import DevScores
@@ -106,8 +106,7 @@ def merge_runs(
             "chosen": {"task": best.task, "other": best.other},
             "dev": run.facts.dev,
         }
-        text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-        files.replace_file(out / MERGE_FILE, text.encode())
+        files.replace_file(out / MERGE_FILE, json_text(record).encode())
         files.save_facts(out, run.facts)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give another -o") from None

@@ -1,4 +1,4 @@
-"""`qe-edge cache`: what a score cache holds, and how to empty it. Light to import: scoring needs ONNX Runtime."""
+"""`qe-edge cache`: what a score cache holds, and how to empty it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qe_edge.commands.extras import require
+from qe_edge.cache import cache_info, clear_cache
 
 cache = typer.Typer(no_args_is_help=True, help="Look at, or empty, a file that qe-edge score --cache wrote.")
 
@@ -17,9 +17,6 @@ CacheFile = Annotated[Path, typer.Argument(metavar="FILE", help="File that was g
 @cache.command()
 def info(file: CacheFile) -> None:
     """Say how many scores a cache holds, by bundle and device, and its size."""
-    require("cpu", "onnxruntime")
-    from qe_edge.scoring.cache import cache_info
-
     found = cache_info(file)
     for scorer, count in found.scores.items():
         typer.echo(f"{scorer}: {count} scores")
@@ -29,7 +26,4 @@ def info(file: CacheFile) -> None:
 @cache.command()
 def clear(file: CacheFile) -> None:
     """Remove all scores from a cache."""
-    require("cpu", "onnxruntime")
-    from qe_edge.scoring.cache import clear_cache
-
     typer.echo(f"{clear_cache(file)} scores removed")

@@ -11,7 +11,7 @@ import typer
 
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.commands.extras import require
-from qe_edge.errors import EXIT_INVALID_ROWS, UsageError
+from qe_edge.errors import EXIT_INVALID_ROWS, InputError, UsageError
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
 from qe_edge.table.items import Input
@@ -22,7 +22,6 @@ from qe_edge.table.quoting import Quoting
 from qe_edge.table.report import Report
 from qe_edge.table.stream import OnTruncate, RowScorer, score_input
 from qe_edge.table.table import open_table
-from qe_edge.table.text import STDIN
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -98,7 +97,7 @@ def score(
     bundle = open_bundle(model or EMBEDDED_BUNDLE)
     with ExitStack() as opened:
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
-        resumable = STDIN not in inputs  # what is read from a pipe cannot be read again
+        resumable = all(Path(path).is_file() for path in inputs)  # what is read from a pipe cannot be read again
         target = opened.enter_context(open_output(output, inputs, resumable=resumable, restart=restart))
         scorer = load_scorer(bundle, device, threads, cache)
         if resumable:
@@ -107,10 +106,12 @@ def score(
         report.start(scorer.signature, source.said, source.assumed)
         try:
             tally = score_input(source, scorer, target, on_truncate, report)
-        except BaseException:
-            if target.progress.rows:
+        except BaseException as error:
+            if target.progress.rows and not isinstance(error, InputError):  # with this input it would end again
                 report.kept(target.progress.rows, str(output))
             raise
+        finally:
+            scorer.close()
     report.finish(tally)
     if tally[Status.INVALID]:
         raise typer.Exit(EXIT_INVALID_ROWS)

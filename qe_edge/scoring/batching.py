@@ -10,6 +10,10 @@ from itertools import takewhile
 
 TOKEN_BUDGET = 384
 """Padded tokens per batch. Small batches stay in a core's cache (docs/performance.md has the measurement)."""
+CUDA_TOKEN_BUDGET = 16_384
+"""The same on a GPU, whose many units want work: not measured yet."""
+UNIT_BUDGETS = 4
+"""A unit of families holds at most about so many budgets of tokens, so that there are units for all workers."""
 LEAST_SAVED = 48
 """Tokens that a family must save: a run of its own costs about as much as 20 tokens, and a short one uses the matrix
 units less well (docs/performance.md)."""
@@ -56,13 +60,27 @@ def plan(bodies: Sequence[list[int]], sources: Sequence[Hashable], budget: int =
     Families run before the other rows: they are the longest units.
     """
     families, single = _families(bodies, sources)
-    units = [
-        [families[i] for i in batch]
-        for batch in length_sorted_batches([len(family.beginning) for family in families], budget)
-    ]
+    units: list[Unit] = []
+    for batch in length_sorted_batches([len(family.beginning) for family in families], budget):
+        units += _within([families[i] for i in batch], bodies, UNIT_BUDGETS * budget)
     lengths = [len(bodies[row]) for row in single]
     units += [[Family([], [single[i] for i in batch])] for batch in length_sorted_batches(lengths, budget)]
     return units
+
+
+def _within(families: Sequence[Family], bodies: Sequence[list[int]], most: int) -> Iterator[Unit]:
+    """Families in units of at most `most` tokens, or of a single family."""
+    unit: Unit = []
+    held = 0
+    for family in families:
+        begun = len(family.beginning)
+        tokens = begun + sum(len(bodies[row]) - begun for row in family.rows)
+        if unit and held + tokens > most:
+            yield unit
+            unit, held = [], 0
+        unit.append(family)
+        held += tokens
+    yield unit
 
 
 def _families(bodies: Sequence[list[int]], sources: Sequence[Hashable]) -> tuple[list[Family], list[int]]:

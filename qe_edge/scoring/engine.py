@@ -28,6 +28,10 @@ class Engine:
         """
         return self._pool.submit(self._run, past, unit, bodies)
 
+    def close(self) -> None:
+        """Let the workers go once they have finished what they are running; what they have not begun is left out."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[float]:
         scores: list[float] = []
         pasts = self.graph.extend(past, [family.beginning for family in unit])

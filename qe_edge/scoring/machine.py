@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 CPU_FACTS = Path("/proc/cpuinfo")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""what a container may use: microseconds of processor time in a period, or max"""
 
 
 def usable_cpus() -> set[int]:
@@ -20,13 +23,20 @@ def usable_cpus() -> set[int]:
 def physical_cores() -> int:
     """Cores that this process may run on; two hardware threads of a core share its matrix units and count once.
 
-    Where the system does not say which threads share a core (Linux does), every logical processor counts.
+    Where the system does not say which threads share a core (Linux does), every logical processor counts. Not more than
+    a container's quota of processor time.
     """
     cores = set()
     for cpu in usable_cpus():
         siblings = TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list"
         cores.add(siblings.read_text(encoding="ascii").strip() if siblings.exists() else str(cpu))
-    return len(cores)
+    return max(1, min(len(cores), _quota()))
+
+
+def _quota() -> int:
+    """Processors that a container may use at once."""
+    granted, _, period = QUOTA.read_text(encoding="ascii").partition(" ") if QUOTA.exists() else ("max", "", "")
+    return sys.maxsize if granted == "max" else -(-int(granted) // int(period))
 
 
 def machine_name() -> str:

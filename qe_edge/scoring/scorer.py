@@ -13,17 +13,17 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from tokenizers import Tokenizer
 
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
+from qe_edge.cache import Known, ScoreCache
 from qe_edge.errors import BundleError, InputError
 from qe_edge.languages import english_name, resolve
 from qe_edge.rows import Row, Score, Status
-from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
-from qe_edge.scoring.cache import ScoreCache
+from qe_edge.scoring.batching import CUDA_TOKEN_BUDGET, TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
@@ -52,17 +52,9 @@ class _Answer:
     """of its score among those of the unit"""
     truncated: bool
 
-    @classmethod
-    def known(cls, score: float, truncated: bool) -> _Answer:
-        """To a row that need not be run."""
-        unit: Future[list[float]] = Future()
-        unit.set_result([score])
-        return cls(unit, 0, truncated)
-
-    @property
-    def score(self) -> float:
-        """Waits until the unit has run."""
-        return self.unit.result()[self.place]
+    def wait(self) -> Known:
+        """The score, once the unit has run, and whether the texts had to be shortened."""
+        return self.unit.result()[self.place], self.truncated
 
 
 class Job(NamedTuple):
@@ -85,10 +77,10 @@ class _Begun(NamedTuple):
     rows: Sequence[Row]
     blocked: list[Status | None]
     """why a row cannot be scored, or None"""
+    known: dict[bytes, Known]
+    """by the key of each row that need not be run"""
     answers: dict[bytes, _Answer]
-    """by the key of each row that can"""
-    new: list[bytes]
-    """keys of the rows that are run for this window"""
+    """by the key of each other row that can be scored; some are those of the windows before"""
 
 
 class Scorer:
@@ -105,7 +97,19 @@ class Scorer:
         self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
         self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
-        self._remembered: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._remembered: OrderedDict[bytes, Known] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the workers go, without what they have not begun, and close the cache."""
+        self.engine.close()
+        if self._cache is not None:
+            self._cache.close()
 
     @classmethod
     def load(
@@ -142,8 +146,12 @@ class Scorer:
             tuning = load_tuning(bundle.folder) or Tuning(physical_cores(), TOKEN_BUDGET)
             engine = Engine(graph, threads or tuning.workers, tuning.token_budget)
         else:
-            engine = Engine(graph)
-        kept = None if cache is None else ScoreCache(cache, f"{spec.name}@{bundle.digest} {graph.device}")
+            engine = Engine(graph, token_budget=CUDA_TOKEN_BUDGET)
+        kept = (
+            None
+            if cache is None
+            else ScoreCache(cache, f"qe-edge {qe_edge.__version__} {spec.name}@{bundle.digest} {graph.device}")
+        )
         return cls(bundle, engine, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit), kept)
 
     @property
@@ -162,7 +170,7 @@ class Scorer:
         begun: deque[_Begun] = deque()
         try:
             while window := list(islice(stream, WINDOW)):
-                begun.append(self._begin(window))
+                begun.append(self._begin(window, begun))
                 if len(begun) > AHEAD:
                     yield from self._finish(begun[0])
                     begun.popleft()
@@ -171,37 +179,36 @@ class Scorer:
                 begun.popleft()
         finally:
             for unfinished in begun:  # only after an error, or when no more scores are wanted
-                for key, answer in unfinished.answers.items():
-                    answer.unit.cancel()
-                    self._remembered.pop(key, None)
+                _cancel(unfinished.answers.values())
 
-    def _begin(self, window: Sequence[Row]) -> _Begun:
-        """Hand the rows that are new to the workers."""
+    def _begin(self, window: Sequence[Row], before: Iterable[_Begun]) -> _Begun:
+        """Hand the rows to the workers that are new and not in the windows before, which are being run."""
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
-        answers = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+        known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+        running = {key: answer for begun in before for key, answer in begun.answers.items() if key in rows}
         if self._cache is not None:
-            known = self._cache.known([key for key in rows if key not in answers])
-            answers.update((key, _Answer.known(*value)) for key, value in known.items())
-        new = {key: row for key, row in rows.items() if key not in answers}
-        answers.update(zip(new, self._submit(list(new.values())), strict=True))
-        self._remember(answers)
-        return _Begun(window, blocked, answers, list(new))
+            known |= self._cache.known([key for key in rows if key not in known and key not in running])
+        new = {key: row for key, row in rows.items() if key not in known and key not in running}
+        answers = running | dict(zip(new, self._submit(list(new.values())), strict=True))
+        return _Begun(window, blocked, known, answers)
 
     def _finish(self, begun: _Begun) -> Iterator[Score]:
+        found = {key: answer.wait() for key, answer in begun.answers.items()}
         if self._cache is not None:
-            found = ((key, begun.answers[key]) for key in begun.new)
-            self._cache.keep((key, (answer.score, answer.truncated)) for key, answer in found)
+            self._cache.keep(found.items())
+        scores = begun.known | found
+        self._remember(scores)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status)
             else:
-                answer = begun.answers[_key(row)]
-                yield Score(answer.score, scored_status(row, self._prompt, answer.truncated, self._trained_pairs))
+                score, truncated = scores[_key(row)]
+                yield Score(score, scored_status(row, self._prompt, truncated, self._trained_pairs))
 
-    def _remember(self, answers: dict[bytes, _Answer]) -> None:
-        for key, answer in answers.items():
-            self._remembered[key] = answer
+    def _remember(self, scores: dict[bytes, Known]) -> None:
+        for key, value in scores.items():
+            self._remembered[key] = value
             self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
@@ -209,10 +216,14 @@ class Scorer:
     def _submit(self, rows: Sequence[Row]) -> list[_Answer]:
         """Answers to distinct rows, in order."""
         answers: dict[int, _Answer] = {}
-        for job in self.jobs(rows):
-            future = self.engine.submit(job.past, job.unit, job.bodies)
-            for place, row in enumerate(row for family in job.unit for row in family.rows):
-                answers[job.rows[row]] = _Answer(future, place, job.truncated[row])
+        try:
+            for job in self.jobs(rows):
+                future = self.engine.submit(job.past, job.unit, job.bodies)
+                for place, row in enumerate(row for family in job.unit for row in family.rows):
+                    answers[job.rows[row]] = _Answer(future, place, job.truncated[row])
+        except BaseException:
+            _cancel(answers.values())
+            raise
         return [answers[index] for index in range(len(rows))]
 
     def jobs(self, rows: Sequence[Row]) -> Iterator[Job]:
@@ -234,6 +245,12 @@ class Scorer:
         if len(self._prefixes) > PREFIXES:
             self._prefixes.popitem(last=False)
         return self._prefixes[pair]
+
+
+def _cancel(answers: Iterable[_Answer]) -> None:
+    """Leave out what no worker has begun."""
+    for answer in answers:
+        answer.unit.cancel()
 
 
 def _with_codes(row: Row) -> Row:

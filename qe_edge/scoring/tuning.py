@@ -51,7 +51,9 @@ def save_tuning(bundle: Path, tuning: Tuning) -> Path:
     path = tuning_file(bundle)
     try:
         kept = _entries(path) if path.exists() else {}
-        path.write_text(json.dumps(kept | {machine_name(): asdict(tuning)}, indent=2) + "\n", encoding="utf-8")
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(json.dumps(kept | {machine_name(): asdict(tuning)}, indent=2) + "\n", encoding="utf-8")
+        new.replace(path)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written: {error.strerror}; copy the bundle to a folder of your own, and tune it there"

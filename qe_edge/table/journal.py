@@ -115,13 +115,28 @@ class Journal:
         """Note that the output is on the disk up to here. Raises OSError."""
         noted = asdict(progress) | {"tally": {str(status): rows for status, rows in progress.tally.items()}}
         content = json.dumps({"identity": asdict(self._identity), "progress": noted})
-        new = self._path.with_name(f"{self._path.name}.new")
+        new = _new(self._path)
         with new.open("w", encoding="ascii") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(self._path)
         self.progress = progress
+
+    def forget(self) -> None:
+        """Begin anew. Raises OSError."""
+        forget(self._path)
+        self.progress = Progress()
+
+
+def forget(journal: Path) -> None:
+    """Remove a journal, and what a crash left of its next version. Raises OSError."""
+    for path in (journal, _new(journal)):
+        path.unlink(missing_ok=True)
+
+
+def _new(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.new")
 
 
 def _progress(noted: Mapping[str, Any]) -> Progress:

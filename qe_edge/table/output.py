@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,12 +14,12 @@ from filelock import FileLock, Timeout
 
 from qe_edge.errors import OutputError
 from qe_edge.rows import Status
-from qe_edge.table.journal import Identity, Journal, Progress
+from qe_edge.table.journal import Identity, Journal, Progress, forget
 from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
-CHECKPOINT_SECONDS = 5.0
-"""after so many rows, or so much time, what is done is put on the disk and noted in the journal"""
+"""After so many rows, what is done is put on the disk and noted in the journal. As many as a scorer's window, so that a
+run that is continued plans the same windows as one that was never interrupted."""
 
 
 class Output:
@@ -31,7 +30,6 @@ class Output:
         self._name = name
         self._notes = notes
         self._journal: Journal | None = None
-        self._noted_at = time.monotonic()
 
     @property
     def resumable(self) -> bool:
@@ -49,7 +47,7 @@ class Output:
         with _reported(self._name):
             self._journal = Journal(self._notes, identity, self._name)
             if self._stream.seek(0, os.SEEK_END) < self._journal.progress.output_bytes:
-                self._journal.progress = Progress()  # the output is not what the journal knows: it is written anew
+                self._journal.forget()  # the output is not what the journal knows: it is written anew
             self._stream.truncate(self._journal.progress.output_bytes)
             self._stream.seek(0, os.SEEK_END)
 
@@ -69,11 +67,8 @@ class Output:
             self._stream.flush()
 
     def due(self, rows: int) -> bool:
-        """Whether `rows` rows in all are reason enough for a checkpoint."""
-        if self._journal is None:
-            return False
-        late = time.monotonic() - self._noted_at >= CHECKPOINT_SECONDS
-        return late or rows - self._journal.progress.rows >= CHECKPOINT_ROWS
+        """Whether a checkpoint belongs after `rows` rows in all."""
+        return self._journal is not None and rows % CHECKPOINT_ROWS == 0
 
     def checkpoint(self, rows: int, tally: Counter[Status], read: str) -> None:
         """Put what was written on the disk and note that it belongs to the first `rows` rows; raises as `write`.
@@ -85,7 +80,6 @@ class Output:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._journal.record(Progress(rows, self._stream.tell(), read, Counter(tally)))
-        self._noted_at = time.monotonic()
 
 
 @contextmanager
@@ -150,12 +144,11 @@ def _journalled(path: str, final: Path, restart: bool) -> Iterator[Output]:
     """A file that can be continued where an interrupted run left it, and takes its name at the end."""
     partial, notes, lock = (final.with_name(f".{final.name}.{end}") for end in ("part", "journal", "lock"))
     with _reported(path):
-        continued = partial.exists()
-        partial.touch()
+        os.scandir(final.parent).close()  # a lock would make the folder
     with _alone(path, lock):
         with _reported(path):
-            if restart or not continued:  # without it, an earlier run was killed when it had just finished
-                notes.unlink(missing_ok=True)
+            if restart or not partial.exists():  # without it, an earlier run was killed when it had just finished
+                forget(notes)
             if not notes.exists():
                 partial.write_bytes(b"")
             stream = partial.open("r+b")
@@ -167,7 +160,7 @@ def _journalled(path: str, final: Path, restart: bool) -> Iterator[Output]:
                     os.fsync(stream.fileno())
             with _reported(path):
                 partial.replace(final)
-                notes.unlink(missing_ok=True)
+                forget(notes)
         finally:
             if not notes.exists():  # nothing to continue from
                 partial.unlink(missing_ok=True)
@@ -185,7 +178,8 @@ def _alone(path: str, file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps a file that is open: the lock stays, and holds nothing
+            file.unlink()
         lock.release()
 
 

@@ -39,8 +39,9 @@ class Report:
             self._say(f"{place}: {fault}")
 
     def resumed(self, rows: int) -> None:
-        """An interrupted run is continued after these rows; they do not count for the speed."""
+        """An interrupted run is continued after these rows; they do not count for the speed, nor does reading them."""
         self._before = rows
+        self._started = time.monotonic()
         self._say(f"continuing after {rows} rows of an interrupted run")
 
     def kept(self, rows: int, name: str) -> None:

@@ -37,6 +37,9 @@ class RowScorer(Protocol):
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One score per row, in order; may read some rows ahead."""
 
+    def close(self) -> None:
+        """Let go of what scoring needs; nothing can be scored any more."""
+
 
 def score_input(
     source: Input, scorer: RowScorer, output: Output, on_truncate: OnTruncate, report: Report

@@ -31,22 +31,22 @@ def predict(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], devic
 
 @torch.no_grad()
 def tapped_states(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> Tensor:
-    """Tapped states of the given rows [rows, K, H], in their order."""
+    """Tapped states of the given rows, float32 [rows, K, H] on the CPU, in their order."""
     model.eval()
     found: dict[int, Tensor] = {}
     for batch, past in _batches(model, data, rows, device):
         states, _ = model.last_states(batch.tokens, batch.last, past)
-        found.update(zip(batch.rows, torch.stack(states, 1), strict=True))
-    return torch.stack([found[i] for i in rows])
+        found.update(zip(batch.rows, torch.stack(states, 1).float().cpu(), strict=True))
+    return torch.stack([found.pop(i) for i in rows])
 
 
 @torch.no_grad()
 def head_features(model: TappedRegressor, data: EncodedSet, rows: Sequence[int], device: torch.device) -> FloatArray:
     """What the head's linear maps read of the given rows, [rows, M, H], in their order."""
-    states = tapped_states(model, data, rows, device)
+    states = tapped_states(model, data, rows, device).split(SCORING_BATCH)
     with torch.autocast(device.type, enabled=False):
-        features: FloatArray = model.head.features(states).double().cpu().numpy()
-    return features
+        features = [model.head.features(some.to(device)).double().cpu().numpy() for some in states]
+    return np.concatenate(features)
 
 
 def _batches(

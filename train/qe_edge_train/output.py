@@ -27,17 +27,17 @@ def check_output(folder: Path, result: str) -> None:
 
 
 def json_text(content: Mapping[str, Any], indent: int | None = 2) -> str:
-    """JSON of a report, or one line of it without an indent. Undefined numbers (nan) are null: JSON has no nan."""
+    """JSON of a report, or one line of it without an indent. What is no finite number is null: JSON knows no other."""
     return json.dumps(without_nan(content), ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None for every nan."""
+    """The same with None for every number that is not finite."""
     if isinstance(value, Mapping):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def with_nan(value: Any) -> Any:

@@ -17,6 +17,9 @@ class CountingScorer:
 
     signature = "qe-edge 0.1.0 | bundle fake@0123456789ab | TL-11 | w8a8 | cpu"
 
+    def close(self) -> None:
+        pass
+
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         stream = iter(rows)
         while window := list(islice(stream, WINDOW)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import qe_edge
 from qe_edge.bundle import open_bundle
 from qe_edge.cli import main
 
@@ -24,7 +25,7 @@ def test_scores_come_from_the_cache_and_it_can_be_looked_at_and_emptied(
     assert main(["cache", "info", str(cache)]) == 0
     bundle = open_bundle(counting_bundle)
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"tiny@{bundle.digest} cpu: 2 scores"
+    assert said[0] == f"qe-edge {qe_edge.__version__} tiny@{bundle.digest} cpu: 2 scores"
     assert said[1].startswith("2 scores, ")
     assert main(["cache", "clear", str(cache)]) == 0
     assert capsys.readouterr().out == "2 scores removed\n"

@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     code = (
         "import sys\nimport qe_edge.commands.score as command\nfrom qe_edge.cli import main\n"
         "from qe_edge.rows import Score, Status\n"
-        "class Fast:\n    signature = 'fast'\n"
+        "class Fast:\n    signature = 'fast'\n    def close(self):\n        pass\n"
         "    def score(self, rows):\n        return (Score(1.0, Status.OK) for _ in rows)\n"
         "command.load_scorer = lambda *_: Fast()\n"
         f"sys.exit(main(['score', '{tmp_path}/many.tsv', '--lp', 'et-en', '-q']))\n"

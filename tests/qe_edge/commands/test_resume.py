@@ -15,8 +15,9 @@ import pytest
 
 from qe_edge.cli import main
 
-CHECKPOINT = "import qe_edge.table.output as o; o.CHECKPOINT_ROWS = 64; "
+CHECKPOINT = "import qe_edge.table.output as o, qe_edge.scoring.scorer as s; o.CHECKPOINT_ROWS = s.WINDOW = 64; "
 """more checkpoints than usual, so that short runs have some"""
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and /dev/fd are POSIX")
 RUN = "import sys; from qe_edge.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -79,6 +80,36 @@ def test_killed_runs_end_in_the_same_bytes(counting_bundle: Path, tmp_path: Path
     kill(counting_bundle, tmp_path, rows=3000, kills=4)
     # a run that was killed at its very end may leave a journal of a file that is whole
     assert {path.name for path in tmp_path.glob(".*")} <= {".killed.tsv.journal", ".killed.tsv.lock"}
+
+
+def test_a_run_that_is_killed_half_way_is_continued_and_not_begun_anew(counting_bundle: Path, tmp_path: Path) -> None:
+    source, target = table(tmp_path, 60_000), tmp_path / "out.tsv"
+    process = subprocess.Popen(command(counting_bundle, source, target), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / ".out.tsv.journal").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it had finished before its journal was seen"
+    loud = [part for part in command(counting_bundle, source, target) if part != "-q"]
+    done = subprocess.run(loud, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    said = re.search(r"continuing after (\d+) rows of an interrupted run", done.stderr)
+    assert said is not None
+    assert 0 < int(said[1]) < 60_000
+    whole = tmp_path / "whole.tsv"
+    subprocess.run(command(counting_bundle, source, whole), stderr=subprocess.DEVNULL, check=False)
+    assert target.read_bytes() == whole.read_bytes()
+
+
+def test_a_pipe_can_be_scored_into_a_file_and_keeps_no_journal(counting_bundle: Path, tmp_path: Path) -> None:
+    source, target = table(tmp_path, 2000), tmp_path / "out.tsv"
+    reading, writing = os.pipe()
+    process = subprocess.Popen(command(counting_bundle, Path(f"/dev/fd/{reading}"), target), pass_fds=(reading,))
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stream:
+        stream.write(source.read_bytes())
+    assert process.wait() == 4
+    assert len(target.read_text().splitlines()) == 2001
+    assert list(tmp_path.glob(".*")) == []
 
 
 @pytest.mark.slow
@@ -155,5 +186,6 @@ def test_rows_that_changed_under_the_same_name_size_and_time_are_refused(
 
     assert main(arguments) == 3
     said = capsys.readouterr().err
+    assert "the same command continues" not in said
     assert re.search(r"in\.tsv:\d+: the rows up to here are not the \d+ that were scored; use --restart\n$", said)
     assert main([*arguments, "--restart"]) == 4

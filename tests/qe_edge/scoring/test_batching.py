@@ -42,6 +42,13 @@ def test_families_run_their_beginnings_together_within_the_budget() -> None:
     assert [[family.rows for family in unit] for unit in units] == [[[0, 1], [2, 3]], [[4, 5]]]
 
 
+def test_a_unit_of_families_is_not_much_larger_than_a_batch() -> None:
+    bodies = [[first, *SOURCE, last, *range(20)] for first in range(6) for last in range(10)]
+    units = plan(bodies, [body[0] for body in bodies], budget=200)
+    # a family is 61 + 10 * 21 tokens, and 4 budgets are 800
+    assert [len(unit) for unit in units] == [2, 1, 2, 1]
+
+
 def test_a_beginning_leaves_something_of_every_row() -> None:
     bodies = [SOURCE, [*SOURCE, 1], [*SOURCE, 1, 2]]  # the first is the beginning of the others
     ((family,),) = plan(bodies, ["a"] * 3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,27 @@ def test_a_stream_that_is_left_early_can_be_scored_again(rows: list[Row], monkey
 
     assert next(loaded.score(rows[:6])) == first
     assert len(values(loaded.score(rows[:6]))) == 6
+
+
+def test_two_streams_of_one_scorer_do_not_disturb_each_other(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_module, "WINDOW", 4)
+    expected = values(Scorer.load(device="cpu").score(rows[:12]))
+    with Scorer.load(device="cpu", threads=1) as loaded:
+        first, second = loaded.score(rows[:12]), loaded.score(rows[:12])
+        begun = [next(first), next(second)]
+        first.close()  # type: ignore[attr-defined]
+        assert [score.value for score in (begun[1], *second)] == expected
+
+
+def test_a_closed_scorer_lets_its_workers_go(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = counted_rows(monkeypatch)
+    with Scorer.load(device="cpu", threads=1) as loaded:
+        loaded.engine.token_budget = 1
+        stream = loaded.score(rows)
+        threading.Timer(0.05, loaded.close).start()
+        with pytest.raises((CancelledError, RuntimeError)):
+            list(stream)
+    assert sum(run) < len(rows)
 
 
 def test_the_prefixes_of_few_language_pairs_are_kept(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from qe_edge.errors import InputError, OutputError
 from qe_edge.rows import Status
-from qe_edge.table import output as output_module
 from qe_edge.table.journal import Identity, Progress
 from qe_edge.table.output import open_output
 
@@ -181,7 +180,15 @@ def test_a_partial_output_that_is_shorter_than_its_journal_says_is_written_anew(
         output.resume(RUN)
         assert output.progress == Progress()
         output.write("anew\n")
+        assert not (tmp_path / ".out.tsv.journal").exists()
     assert target.read_text() == "anew\n"
+
+
+def test_what_a_crash_left_of_a_journal_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / ".out.tsv.journal.new").write_text("half")
+    with open_output(str(tmp_path / "out.tsv"), [], resumable=True) as output:
+        output.resume(RUN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
 def test_two_runs_on_one_output_refuse_each_other(tmp_path: Path) -> None:
@@ -194,19 +201,17 @@ def test_two_runs_on_one_output_refuse_each_other(tmp_path: Path) -> None:
     assert target.read_text() == "first\n"
 
 
-def test_a_checkpoint_is_due_after_some_rows_or_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_due_where_a_scorers_windows_end(tmp_path: Path) -> None:
+    from qe_edge.scoring.scorer import WINDOW
+
     with open_output(str(tmp_path / "out.tsv"), [], resumable=True) as output:
+        assert not output.due(WINDOW)  # before it is known which run this is
         output.resume(RUN)
-        assert not output.due(output_module.CHECKPOINT_ROWS - 1)
-        assert output.due(output_module.CHECKPOINT_ROWS)
-        output.checkpoint(output_module.CHECKPOINT_ROWS, ONE, "hash")
-        assert not output.due(output_module.CHECKPOINT_ROWS + 1)
-        monkeypatch.setattr(output_module, "CHECKPOINT_SECONDS", 0.0)
-        assert output.due(output_module.CHECKPOINT_ROWS + 1)
+        assert [rows for rows in range(1, 2 * WINDOW + 2) if output.due(rows)] == [WINDOW, 2 * WINDOW]
 
 
 def test_what_is_written_directly_is_never_due(capsys: pytest.CaptureFixture[str]) -> None:
     with open_output(None, [], resumable=True) as output:
         output.resume(RUN)
         assert not output.resumable
-        assert not output.due(10**9)
+        assert not output.due(1024)

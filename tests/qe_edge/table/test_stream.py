@@ -24,6 +24,9 @@ class WindowScorer:
     def __init__(self, window: int) -> None:
         self.window = window
 
+    def close(self) -> None:
+        pass
+
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         stream = iter(rows)
         while window := list(islice(stream, self.window)):

@@ -33,8 +33,8 @@ class TaskObjective:
             for epoch in range(options.epochs)
             for step in plan_epoch(data, options.batch_size, options.micro_batch_size, options.seed, epoch)
         ]
-        self.routed = has_experts(model.decoder)
         self.frozen = not any(parameter.requires_grad for parameter in model.decoder.parameters())
+        self.routed = has_experts(model.decoder) and not self.frozen
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -61,7 +61,7 @@ class TaskObjective:
         human = torch.tensor([self.data.examples[i].score for i in rows], device=self.device)  # [B]
         weight = self.weights[rows].to(self.device)  # [B]
         if self.frozen:
-            scores = head.outputs(self._frozen_states[rows])
+            scores = head.outputs(self._frozen_states[rows].to(self.device))
         else:
             batch = collate(self.data, rows, self.device, options.share_prefix)
             with mixed_precision(self.device, self.recipe.base.dtype):
@@ -79,7 +79,7 @@ class TaskObjective:
     def _frozen_states(self) -> Tensor:
         """Tapped states of all rows [rows, K, H]: nothing below the head is trained, so they are run once."""
         with mixed_precision(self.device, self.recipe.base.dtype):
-            return tapped_states(self.model, self.data, range(len(self.data.examples)), self.device).float()
+            return tapped_states(self.model, self.data, range(len(self.data.examples)), self.device)
 
     def _counted(self, batch: Batch) -> Tensor:
         """[B, S] true where a token is real and of a body: a prefix is the same for all rows, shared or not."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from qe_edge import Row, Scorer, Status
+from qe_edge import Row, Score, Scorer, Status
+from qe_edge import cache as cache_module
+from qe_edge.cache import ScoreCache, cache_info, clear_cache
 from qe_edge.errors import OutputError
-from qe_edge.scoring import cache as cache_module
-from qe_edge.scoring.cache import ScoreCache, cache_info, clear_cache
 from qe_edge.scoring.graph import Graph, Past
 
 ROWS = [Row.translation(f"a {'b ' * (n % 4)}", f"c{n}", "et", "en") for n in range(30)]
@@ -33,57 +35,77 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
+def scored(bundle: Path, cache: Path, rows: Sequence[Row]) -> list[Score]:
+    """Scores of rows by a scorer of its own with this cache."""
+    with Scorer.load(bundle, device="cpu", cache=cache) as scorer:
+        return list(scorer.score(rows))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[str], ScoreCache]]:
+    """Opens the cache of a scorer, closed in the end."""
+    with ExitStack() as stack:
+
+        def cache(scorer: str = "one") -> ScoreCache:
+            made = ScoreCache(tmp_path / "cache", scorer)
+            stack.callback(made.close)
+            return made
+
+        yield cache
+
+
 def test_a_second_run_takes_every_score_and_status_from_the_cache(
     counting_bundle: Path, tmp_path: Path, run: list[int]
 ) -> None:
     plain = list(Scorer.load(counting_bundle, device="cpu").score(ROWS))
     assert Status.TRUNCATED in {score.status for score in plain}
     run.clear()
-    first = list(Scorer.load(counting_bundle, device="cpu", cache=tmp_path / "cache").score(ROWS))
+    first = scored(counting_bundle, tmp_path / "cache", ROWS)
     assert sum(run) == 31  # all but the empty and the repeated one
     run.clear()
-    second = list(Scorer.load(counting_bundle, device="cpu", cache=tmp_path / "cache").score(ROWS))
+    second = scored(counting_bundle, tmp_path / "cache", ROWS)
     assert run == []
     assert first == second == plain
 
 
 def test_only_rows_that_are_new_are_run(counting_bundle: Path, tmp_path: Path, run: list[int]) -> None:
-    list(Scorer.load(counting_bundle, device="cpu", cache=tmp_path / "cache").score(ROWS[:10]))
+    scored(counting_bundle, tmp_path / "cache", ROWS[:10])
     run.clear()
-    list(Scorer.load(counting_bundle, device="cpu", cache=tmp_path / "cache").score(ROWS[5:15]))
+    scored(counting_bundle, tmp_path / "cache", ROWS[5:15])
     assert sum(run) == 5
 
 
 def test_another_bundle_has_scores_of_its_own(
     counting_bundle: Path, text_bundle: Path, tmp_path: Path, run: list[int]
 ) -> None:
-    list(Scorer.load(counting_bundle, device="cpu", cache=tmp_path / "cache").score(ROWS[:3]))
+    scored(counting_bundle, tmp_path / "cache", ROWS[:3])
     run.clear()
-    list(Scorer.load(text_bundle, device="cpu", cache=tmp_path / "cache").score([Row(("a",)), Row(("b",))]))
+    scored(text_bundle, tmp_path / "cache", [Row(("a",)), Row(("b",))])
     assert sum(run) == 2
     assert sorted(cache_info(tmp_path / "cache").scores.values()) == [2, 3]
 
 
-def test_a_score_is_kept_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_score_is_kept_to_the_last_bit(opened: Callable[[str], ScoreCache]) -> None:
     scores = {b"a": (0.1 + 0.2, False), b"b": (-1e-300, True), b"c": (float(2**53 - 1), False)}
-    cache = ScoreCache(tmp_path / "cache", "one")
+    cache = opened("one")
     cache.keep(scores.items())
     cache.keep([(b"a", (7.0, True))])  # the first answer stays
-    cache.close()
-    assert ScoreCache(tmp_path / "cache", "one").known([b"a", b"b", b"c", b"d"]) == scores
-    assert ScoreCache(tmp_path / "cache", "two").known([b"a"]) == {}
+    assert opened("one").known([b"a", b"b", b"c", b"d"]) == scores
+    assert opened("two").known([b"a"]) == {}
 
 
-def test_more_rows_are_asked_for_than_fit_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_are_asked_for_than_fit_one_question(
+    opened: Callable[[str], ScoreCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module, "ASKED_AT_ONCE", 7)
-    cache = ScoreCache(tmp_path / "cache", "one")
     rows = [bytes([n]) for n in range(40)]
+    cache = opened("one")
     cache.keep((row, (float(row[0]), False)) for row in rows)
     assert cache.known(rows) == {row: (float(row[0]), False) for row in rows}
 
 
-def test_clear_removes_all_and_says_how_many(tmp_path: Path) -> None:
-    ScoreCache(tmp_path / "cache", "one").keep([(b"a", (1.0, False)), (b"b", (2.0, False))])
+def test_clear_removes_all_and_says_how_many(opened: Callable[[str], ScoreCache], tmp_path: Path) -> None:
+    opened("one").keep([(b"a", (1.0, False)), (b"b", (2.0, False))])
     assert clear_cache(tmp_path / "cache") == 2
     assert cache_info(tmp_path / "cache").scores == {}
 
@@ -92,6 +114,20 @@ def write(path: Path, start: int) -> None:
     cache = ScoreCache(path, "one")
     for n in range(start, start + 50):
         cache.keep([(n.to_bytes(4), (float(n), False))])
+    cache.close()
+
+
+def test_many_open_a_new_cache_at_the_same_moment(tmp_path: Path) -> None:
+    for attempt in range(20):
+        path = tmp_path / f"cache{attempt}"
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n, path=path: write_one(path, n), range(4)))
+        assert cache_info(path).scores == {"one": 4}
+
+
+def write_one(path: Path, n: int) -> None:
+    cache = ScoreCache(path, "one")
+    cache.keep([(bytes([n]), (float(n), False))])
     cache.close()
 
 
@@ -110,27 +146,31 @@ def test_what_is_no_cache_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("src\tmt\n" * 100)
     other = tmp_path / "other"
-    with sqlite3.connect(other) as database:
+    with closing(sqlite3.connect(other)) as database:
         database.execute("create table songs (name text)")
+    empty = tmp_path / "empty"
+    empty.touch()
     before = [text.read_bytes(), other.read_bytes()]
     with pytest.raises(OutputError, match=r"text: cannot be used as a score cache \(file is not a database\); check"):
         ScoreCache(text, "one")
-    with pytest.raises(OutputError, match="other: is a database, but no score cache; give another file"):
+    with pytest.raises(OutputError, match="other: is no score cache; give another file"):
         ScoreCache(other, "one")
     with pytest.raises(OutputError, match="unable to open database file"):
         ScoreCache(tmp_path / "missing" / "cache", "one")
     for look in (cache_info, clear_cache):
         with pytest.raises(OutputError, match="no such score cache; score with --cache to make one"):
             look(tmp_path / "none")
-    assert [text.read_bytes(), other.read_bytes()] == before
+        with pytest.raises(OutputError, match="empty: is no score cache"):
+            look(empty)
+    assert [text.read_bytes(), other.read_bytes(), empty.read_bytes()] == [*before, b""]
     assert not (tmp_path / "none").exists()
 
 
 def test_a_cache_that_another_process_holds_is_waited_for_and_then_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[[str], ScoreCache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "WAIT_SECONDS", 0.05)
-    cache = ScoreCache(tmp_path / "cache", "one")
+    cache = opened("one")
     holder = sqlite3.connect(tmp_path / "cache", isolation_level=None)
     holder.execute("begin immediate")
     with pytest.raises(OutputError, match="database is locked"):

@@ -1,6 +1,6 @@
 """Scores kept in a file from one run to the next, for rows that come again.
 
-An SQLite database with one table: who scored (bundle hash and device), a digest of everything that a row's score
+An SQLite database with one table: who scored (version, bundle hash, device), a digest of everything that a row's score
 depends on, the score, and whether the texts had to be shortened. Several processes may use one file at a time.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +44,29 @@ class CacheInfo:
 class ScoreCache:
     """The scores of one scorer in a cache file, which is made if it is not there.
 
-    scorer: what tells its scores from others': bundle hash and device. Raises OutputError for a file that cannot be
-    opened, is no score cache, or is held by another process for longer than `WAIT_SECONDS`; so do all methods.
+    scorer: what tells its scores from others': version, bundle hash and device. Raises OutputError for a file that
+    cannot be opened, is no score cache, or is held by another process for longer than `WAIT_SECONDS`; so do all
+    methods.
     """
 
     def __init__(self, path: Path, scorer: str) -> None:
         self._path = path
         self._scorer = scorer
-        self._database = _connected(path)
+        with _reported(path):
+            self._database = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                # one transaction: a second process sees all of a new cache or nothing of it
+                self._database.execute("begin immediate")
+                tables = self._database.execute("select count(*) from sqlite_master").fetchone()[0]
+                if tables:
+                    _check(self._database, path)
+                else:
+                    self._database.execute(TABLE)
+                    self._database.execute(f"pragma application_id = {APPLICATION}")
+                self._database.execute("commit")
+            except BaseException:
+                self._database.close()
+                raise
 
     def known(self, rows: Sequence[bytes]) -> dict[bytes, Known]:
         """The scores of those rows, given by their digests, that are in the cache."""
@@ -68,8 +83,10 @@ class ScoreCache:
     def keep(self, scores: Iterable[tuple[bytes, Known]]) -> None:
         """Add scores by the digests of their rows; all of them are on the disk when this returns."""
         entries = [(self._scorer, row, score, truncated) for row, (score, truncated) in scores]
-        with _reported(self._path), self._database:
+        with _reported(self._path):
+            self._database.execute("begin immediate")
             self._database.executemany("insert or ignore into scores values (?, ?, ?, ?)", entries)
+            self._database.execute("commit")
 
     def close(self) -> None:
         self._database.close()
@@ -77,45 +94,32 @@ class ScoreCache:
 
 def cache_info(path: Path) -> CacheInfo:
     """What a cache file holds. Raises OutputError as `ScoreCache`, and when there is none."""
-    database = _existing(path)
-    with _reported(path):
+    with _existing(path) as database:
         counts = dict(database.execute("select scorer, count(*) from scores group by scorer order by scorer"))
-    database.close()
     return CacheInfo(counts, path.stat().st_size)
 
 
 def clear_cache(path: Path) -> int:
     """Remove all scores; how many there were. Raises OutputError as `cache_info`."""
-    database = _existing(path)
-    with _reported(path):
-        with database:
-            removed = database.execute("delete from scores").rowcount
+    with _existing(path) as database:
+        removed = database.execute("delete from scores").rowcount
         database.execute("vacuum")
-    database.close()
     return removed
 
 
-def _existing(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _existing(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise OutputError(f"{path}: no such score cache; score with --cache to make one")
-    return _connected(path)
+    with _reported(path), closing(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)) as database:
+        _check(database, path)
+        yield database
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    """An open cache. A database of something else is refused and left as it is."""
-    with _reported(path):
-        database = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False)
-        (application,) = database.execute("pragma application_id").fetchone()
-        (tables,) = database.execute("select count(*) from sqlite_master").fetchone()
-        if application != APPLICATION and tables:
-            database.close()
-            raise OutputError(f"{path}: is a database, but no score cache; give another file")
-        with database:
-            database.execute(TABLE)
-            database.execute(f"pragma application_id = {APPLICATION}")
-        database.execute("pragma journal_mode = wal")
-        database.execute("pragma synchronous = normal")
-    return database
+def _check(database: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database of something else."""
+    if database.execute("pragma application_id").fetchone()[0] != APPLICATION:
+        raise OutputError(f"{path}: is no score cache; give another file")
 
 
 @contextmanager

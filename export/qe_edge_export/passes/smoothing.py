@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qe_edge_export.passes.linear import (
+    Columns,
     Floats,
     Linear,
     columns_of,
@@ -76,7 +77,8 @@ def fold_for(value: ir.Value, group: Sequence[Linear]) -> Fold | None:
     """How `value` [.., K] can be divided by s without any new operation, or None when there is no exact way.
 
     Only if all that reads it are the linear layers of `group`, whose weights take s in turn. Two producers are known:
-    a normalisation with a weight of its own, and the product of a gate and a linear layer (the up projection).
+    a normalisation with a weight of its own, and the product of a gate and a linear layer (the up projection), to which
+    routed experts may add theirs.
     """
     producer = value.producer()
     if producer is None or value.is_graph_output() or len(value.uses()) != len(group):
@@ -102,8 +104,27 @@ def _fold_into_norm(norm: ir.Node) -> Fold | None:
 
 def _fold_into_up(product: ir.Node) -> Fold | None:
     for index in (0, 1):
-        source = columns_of(operand(product, index))
-        if source is not None:
-            linear, columns = source
-            return lambda factor: linear.scale_columns(columns.start, columns.stop, np.reciprocal(factor))
+        sources = _summands(operand(product, index))
+        if sources:
+            return lambda factor: _divide(sources, factor)
     return None
+
+
+def _divide(sources: Sequence[tuple[Linear, Columns]], factor: Floats) -> None:
+    for linear, columns in sources:
+        linear.scale_columns(columns.start, columns.stop, np.reciprocal(factor))
+
+
+def _summands(value: ir.Value) -> list[tuple[Linear, Columns]]:
+    """The linear layers whose sum `value` is, if nothing else reads any of them; none for any other value.
+
+    One layer, or a layer and what routed experts add to it.
+    """
+    source = columns_of(value)
+    if source is not None:
+        return [source]
+    node = value.producer()
+    if node is None or node.op_type != "Add" or len(value.uses()) != 1 or value.is_graph_output():
+        return []
+    parts = [columns_of(operand(node, index)) for index in (0, 1)]
+    return [part for part in parts if part is not None] if None not in parts else []

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from qe_edge_export.calibrate import CalibrationRows, activation_ranges
 from qe_edge_export.passes import simplify, smooth
-from qe_edge_export.passes.linear import linears, linears_by_input, operand, required_constant, set_constant
+from qe_edge_export.passes.linear import (
+    add_constant,
+    linears,
+    linears_by_input,
+    operand,
+    required_constant,
+    set_constant,
+)
 from qe_edge_export.passes.smoothing import fold_for, smoothing_factor
 
 Decoders = Callable[[str], ir.Model]
@@ -100,6 +107,51 @@ def test_an_up_projection_that_something_else_reads_too_is_not_touched(decoder: 
     assert fold_for(value, group) is not None
     model.graph.append(ir.node("Neg", [up]))
     assert fold_for(value, group) is None
+
+
+def with_expert(model: ir.Model) -> ir.Value:
+    """Add what an expert says to the first block's up projection; the input of its down projection."""
+    value, _ = list(linears_by_input(model).items())[3]
+    product = value.producer()
+    assert product is not None
+    up, x = operand(product, 1), list(linears_by_input(model))[2]
+    random = np.random.default_rng(1)
+    first, second = (random.standard_normal(shape).astype(np.float32) * 0.2 for shape in ((32, 4), (4, 48)))
+    constants = [add_constant(model.graph, f"expert_{i}", array) for i, array in enumerate((first, second))]
+    inner = ir.node("MatMul", [x, constants[0]])
+    gated = ir.node("Mul", [inner.outputs[0], ir.node("Sigmoid", [inner.outputs[0]]).outputs[0]])
+    sigmoid = gated.inputs[1].producer()  # type: ignore[union-attr]
+    delta = ir.node("MatMul", [gated.outputs[0], constants[1]])
+    total = ir.node("Add", [up, delta.outputs[0]])
+    assert sigmoid is not None
+    model.graph.insert_before(product, [inner, sigmoid, gated, delta, total])
+    product.replace_input_with(1, total.outputs[0])
+    return value
+
+
+def test_an_up_projection_with_experts_is_smoothed_with_them_and_computes_what_it_did(
+    decoder: Decoders, run: Run, rows: CalibrationRows, cases: list[Feeds]
+) -> None:
+    model = decoder("llama")
+    value = with_expert(model)
+    group = linears_by_input(model)[value]
+    assert fold_for(value, group) is not None
+    before = [run(model, feeds) for feeds in cases]
+    down = group[0].weight
+    smooth(model, activation_ranges(model, rows, activations(model)), 0.7)
+    assert not np.allclose(linears_by_input(model)[value][0].weight, down)
+    for feeds, expected in zip(cases, before, strict=True):
+        for name, found in run(model, feeds).items():
+            assert np.linalg.norm(found - expected[name]) / np.linalg.norm(expected[name]) < 1e-4, name
+
+
+def test_an_expert_that_something_else_reads_too_is_not_touched(decoder: Decoders) -> None:
+    model = decoder("llama")
+    value = with_expert(model)
+    total = operand(value.producer(), 1)  # type: ignore[arg-type]
+    delta = operand(total.producer(), 1)  # type: ignore[arg-type]
+    model.graph.append(ir.node("Neg", [delta]))
+    assert fold_for(value, linears_by_input(model)[value]) is None
 
 
 def test_norms_that_share_a_weight_are_smoothed_apart(

@@ -12,10 +12,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from reprlib import repr as shortened
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from qe_edge.errors import BundleError, InputError
 from qe_edge.prompt import Prompt
+from qe_edge.verification.files import check_plain, read_bounded
+from qe_edge.verification.model import check_model
+from qe_edge.verification.record import RECORD_BYTES, RECORD_CONTAINERS, check_record
+from qe_edge.verification.strict_json import parse_json
+from qe_edge.verification.tokenizer import check_tokenizer
 
 FORMAT_VERSION = 1
 SPEC_FILE = "bundle.json"
@@ -25,7 +30,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PAYLOAD = (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "smollm2-135m-mlqe"
 """The bundle that comes with the package."""
-PRECISIONS = ("fp32", "w8a8")
+PRECISIONS = ("fp32", "fp16", "w8a8", "int8", "int4")
 
 REBUILD = "export the bundle again or fetch a fresh copy"
 
@@ -126,29 +131,50 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def open_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle: format version, fields and their types, the hash of every file; nothing is run yet.
+class Check(NamedTuple):
+    """One check that a bundle has passed."""
 
-    Raises BundleError naming the file that is missing, unreadable or different from what `bundle.json` records.
+    subject: str
+    """what was checked: a file of the bundle, or all of them"""
+    found: str
+    """what was found, in a line"""
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle; nothing is run yet.
+
+    Verified are the format version, all fields with their types and bounds, the hash of every file, and that graph and
+    tokenizer hold nothing that could hurt the machine (docs/bundle.md). Raises BundleError naming the file that is
+    missing, unreadable, different from what `bundle.json` records, or unsafe.
     """
+    return verify_bundle(folder)[0]
+
+
+def verify_bundle(folder: Path) -> tuple[Bundle, list[Check]]:
+    """As `open_bundle`, with what was checked and found."""
     try:
-        return _open(folder)
+        return _verify(folder)
     except OSError as error:
         place = error.filename or folder
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions and the disk") from None
 
 
-def _open(folder: Path) -> Bundle:
+def _verify(folder: Path) -> tuple[Bundle, list[Check]]:
     spec_path = folder / SPEC_FILE
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder; give --model the folder that holds {SPEC_FILE}")
-    if not spec_path.is_file():
+    if not spec_path.exists() and not spec_path.is_symlink():
         raise BundleError(f"{spec_path}: missing; {folder} is not a bundle, {REBUILD}")
-    raw = spec_path.read_bytes()
-    spec = _parse_spec(raw, spec_path)
+    raw = read_bounded(spec_path, RECORD_BYTES)
+    bundle = Bundle(folder, _parse_spec(raw, spec_path), hashlib.sha256(raw).hexdigest()[:12])
     for name in PAYLOAD:
-        _verify_file(folder / name, spec.files[name])
-    return Bundle(folder, spec, hashlib.sha256(raw).hexdigest()[:12])
+        _verify_file(folder / name, bundle.spec.files[name])
+    return bundle, [
+        Check(SPEC_FILE, f"format version {FORMAT_VERSION}, all fields there and within their bounds"),
+        Check("files", f"{', '.join(PAYLOAD)}: plain files with the recorded sha256"),
+        Check(MODEL_FILE, check_model(bundle.model, folder / WEIGHTS_FILE)),
+        Check(TOKENIZER_FILE, check_tokenizer(bundle.tokenizer)),
+    ]
 
 
 def write_spec(folder: Path, spec: BundleSpec) -> None:
@@ -158,31 +184,31 @@ def write_spec(folder: Path, spec: BundleSpec) -> None:
 
 
 def _parse_spec(raw: bytes, path: Path) -> BundleSpec:
-    try:
-        content = json.loads(raw)
-    except ValueError as error:
-        raise BundleError(f"{path}: not valid JSON ({error}); {REBUILD}") from None
+    content = parse_json(raw, path, RECORD_CONTAINERS)
     if not isinstance(content, dict):
         raise BundleError(f"{path}: a JSON object is expected; {REBUILD}")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format version {version!r}, this qe-edge reads {FORMAT_VERSION}; "
+            f"{path}: format version {shortened(version)}, this qe-edge reads {FORMAT_VERSION}; "
             "use the qe-edge that wrote it or export the bundle again"
         )
     names = {field.name for field in fields(BundleSpec)}
     if content.keys() != names:
-        odd = ", ".join(sorted(content.keys() ^ names))
-        raise BundleError(f"{path}: missing or unknown fields: {odd}; {REBUILD}")
+        odd = sorted(content.keys() ^ names)
+        raise BundleError(f"{path}: missing or unknown fields: {shortened(odd)}; {REBUILD}")
     kinds = get_type_hints(BundleSpec)
     for field in fields(BundleSpec):
         value = content[field.name]
         if not _is_a(value, kinds[field.name]):
             raise BundleError(f"{path}: `{field.name}` must be {field.type}, not {shortened(value)}; {REBUILD}")
+    check_record(content, path)
     if set(content["files"]) != set(PAYLOAD):
         raise BundleError(f"{path}: `files` must name exactly {', '.join(PAYLOAD)}; {REBUILD}")
     if content["precision"] not in PRECISIONS:
-        raise BundleError(f"{path}: unknown precision {content['precision']!r}, known: {', '.join(PRECISIONS)}")
+        raise BundleError(
+            f"{path}: unknown precision {shortened(content['precision'])}, known: {', '.join(PRECISIONS)}"
+        )
     try:
         Prompt(content["prompt"])
     except InputError as error:
@@ -205,8 +231,7 @@ def _is_a(value: object, kind: Any) -> bool:
 
 
 def _verify_file(path: Path, expected: str) -> None:
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path}: missing or not a plain file; {REBUILD}")
+    check_plain(path)
     found = file_sha256(path)
     if found != expected:
         raise BundleError(f"{path}: sha256 {found[:12]}… differs from the recorded {expected[:12]}…; {REBUILD}")

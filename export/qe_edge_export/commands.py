@@ -19,8 +19,13 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that qe-edge train wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="Folder to write the bundle to.")],
     precision: Annotated[
-        Literal["fp32", "w8a8"],
-        typer.Option("-p", "--precision", help="fp32: the reference; w8a8: 8-bit weights and activations, for CPUs."),
+        Literal["fp32", "fp16", "w8a8", "int8", "int4"],
+        typer.Option(
+            "-p",
+            "--precision",
+            help="fp32: the reference; fp16: half of it, for GPUs; w8a8: 8-bit weights and activations, for CPUs; "
+            "int8, int4: weights alone in 8 or 4 bits, for little memory.",
+        ),
     ] = "w8a8",
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     data: Annotated[

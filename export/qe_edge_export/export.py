@@ -16,18 +16,23 @@ from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.gate import BOUNDS, Figures, enforce, gate_record, measure
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.merge import check_mergeable, merged_regressor
-from qe_edge_export.passes import most_frequent, quantise_w8a8, simplify
+from qe_edge_export.passes import most_frequent, quantise_w8a8, quantise_weight_only, simplify, to_half
 from qe_edge_export.refit import FEWEST_ROWS, refit_head
-from qe_edge_export.samples import CalibrationRows, Samples, SampleSizes, load_samples, opened
+from qe_edge_export.samples import CalibrationRows, PairRows, Samples, SampleSizes, load_samples, opened
 from qe_edge_export.writer import check_target, write_bundle
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.evaluate import predict
 from qe_edge_train.heads import RegressionHead
+from qe_edge_train.output import without_nan
 from qe_edge_train.run import TOKENIZER_FILE, Run, open_run
 from qe_edge_train.tapped import TappedRegressor
 
 Report = Callable[[str], None]
 """Called with one line of progress at a time."""
+WEIGHT_BITS = {"int8": 8, "int4": 4}
+"""Bits of a weight, by weight-only precision."""
+QUANTISED = ("w8a8", *WEIGHT_BITS)
+"""Precisions in integers, to which the head is fitted again."""
 PACKAGES = ("qe-edge", "torch", "transformers", "peft", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -61,7 +66,7 @@ def export_run(
     report(f"scoring {len(samples.gate.examples)} dev rows with the trained model")
     trained = _predict(model, samples.gate)
     refit_targets = None
-    if precision == "w8a8":
+    if precision in QUANTISED:
         report(f"scoring {len(samples.refit.examples)} training rows with the trained model")
         refit_targets = _predict(model, samples.refit)
     report("exporting the graph")
@@ -70,7 +75,9 @@ def export_run(
     del model  # the graph has its own weights by now, as far as they changed place
     simplify(graph)
     if refit_targets is not None:
-        head = _quantise(graph, head, samples, refit_targets, shape, report)
+        head = _quantise(graph, precision, head, samples, refit_targets, report)
+    elif precision == "fp16":
+        to_half(graph, _whole_prompts(CalibrationRows.of(samples.calibration, shape)))
     attach_head(graph, head)
     report("checking scores against the trained model")
     figures = _gate(graph, samples.gate, trained, shape)
@@ -104,7 +111,7 @@ def bundle_spec(run: Run, precision: str, shape: KeyValueShape, figures: Figures
         score_scale=recipe.target.scale,
         precision=precision,
         gate=gate_record(figures, BOUNDS[precision]),
-        metrics=facts.dev,
+        metrics=without_nan(facts.dev),
         created_with={name: version(name) for name in PACKAGES},
         files={},
     )
@@ -122,25 +129,38 @@ def _predict(model: TappedRegressor, data: EncodedSet) -> FloatArray:
 
 def _quantise(
     graph: ir.Model,
+    precision: str,
     head: RegressionHead,
     samples: Samples,
     refit_targets: FloatArray,
-    shape: KeyValueShape,
     report: Report,
 ) -> RegressionHead:
     """Quantise the graph in place and return the head that fits its states."""
     rows = len(samples.refit.examples)
     if rows < FEWEST_ROWS:
         raise InputError(
-            f"{rows} training rows: w8a8 needs at least {FEWEST_ROWS} to refit the head; use --precision fp32"
+            f"{rows} training rows: {precision} needs at least {FEWEST_ROWS} to refit the head; use --precision fp32"
         )
     report(f"quantising, measured on {len(samples.calibration.examples)} training rows")
+    shape = key_value_shape(graph)
+    measured = CalibrationRows.of(samples.calibration, shape)
     texts = samples.refit
-    prompts = (texts.prefixes[row.names] + body for row, body in zip(texts.examples, texts.bodies, strict=True))
-    quantise_w8a8(graph, CalibrationRows.of(samples.calibration, shape), frequent=most_frequent(prompts))
+    frequent = most_frequent(
+        texts.prefixes[row.names] + body for row, body in zip(texts.examples, texts.bodies, strict=True)
+    )
+    if precision == "w8a8":
+        quantise_w8a8(graph, measured, frequent=frequent)
+    else:
+        quantise_weight_only(graph, _whole_prompts(measured), WEIGHT_BITS[precision], frequent=frequent)
     report("refitting the head")
     states = CalibrationRows.of(samples.refit, shape).states(graph)
     return refit_head(head, states, refit_targets)
+
+
+def _whole_prompts(rows: CalibrationRows) -> CalibrationRows:
+    """The same rows without a shared prefix: its tokens are part of every body, and seen as often as they are read."""
+    pairs = (PairRows([], [pair.prefix + body for body in pair.bodies]) for pair in rows.pairs)
+    return CalibrationRows(tuple(pairs), rows.shape)
 
 
 def _gate(graph: ir.Model, data: EncodedSet, trained: FloatArray, shape: KeyValueShape) -> Figures:

@@ -25,7 +25,11 @@ DECIMALS = 4
 REMEDIES = MappingProxyType(
     {
         "fp32": "nothing was written; check that base and tables are those of the training",
-        "w8a8": "nothing was written; export with --precision fp32, which changes the scores least",
+        "fp16": "nothing was written; export with --precision fp32",
+        **dict.fromkeys(
+            ("w8a8", "int8", "int4"),
+            "nothing was written; export with --precision fp32, which changes the scores least",
+        ),
     }
 )
 """What to do, by precision."""
@@ -50,8 +54,11 @@ class Bounds:
 BOUNDS = MappingProxyType(
     {
         "fp32": Bounds(0.05, 0.01, movement=0.01, spearman_with_trained=0.9999, loss=0.001),
-        # Eight bits move every score a little: what counts is the order of the rows.
+        "fp16": Bounds(0.5, 0.05, movement=0.01, spearman_with_trained=0.999, loss=0.002),
+        # Integers move every score a little: what counts is the order of the rows.
         "w8a8": Bounds(None, None, movement=0.01, spearman_with_trained=0.95, loss=0.01),
+        "int8": Bounds(None, None, movement=0.01, spearman_with_trained=0.98, loss=0.01),
+        "int4": Bounds(None, None, movement=0.01, spearman_with_trained=0.9, loss=0.01),
     }
 )
 """By precision."""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from qe_edge.bundle import PRECISIONS
 from qe_edge.errors import GateError
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_export.gate import BOUNDS, Bounds, Figures, enforce, gate_record, measure
+from qe_edge_export.gate import BOUNDS, REMEDIES, Bounds, Figures, enforce, gate_record, measure
 from qe_edge_export.samples import CalibrationRows
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.data import Example
@@ -117,6 +118,12 @@ GOOD = Figures(
         ("fp32", {"mean_difference": 0.02}, r"mean difference from the trained model's scores is 0\.02, at most 0\.01"),
         ("fp32", {"spearman_with_trained": 0.9998}, r"with the trained model's scores is 0\.9998, at least 0\.9999"),
         ("fp32", {"max_difference": float("nan")}, r"is nan"),
+        ("fp16", {"max_difference": 0.51}, r"fp16: largest difference .* is 0\.51, at most 0\.5 .*--precision fp32"),
+        ("fp16", {"mean_difference": float("nan")}, r"fp16: mean difference .* is nan, at most 0\.05"),
+        ("int8", {"movement_shuffled": 0.02}, r"int8: largest movement of a score between batches is 0\.02, at most"),
+        ("int8", {"spearman_with_trained": 0.979}, r"is 0\.979, at least 0\.98"),
+        ("int4", {"spearman_with_trained": 0.899}, r"is 0\.899, at least 0\.9 "),
+        ("int4", {"spearman_exported": 0.489}, r"loss of Spearman correlation with human scores is 0\.011, at most"),
         ("w8a8", {"movement_alone": 0.02}, r"w8a8: largest movement of a score between batches is 0\.02, at most"),
         ("w8a8", {"movement_shuffled": float("nan")}, r"largest movement of a score between batches is nan"),
         ("w8a8", {"movement_batch_size": 0.02}, r"largest movement of a score between batches"),
@@ -150,6 +157,10 @@ def test_figures_are_shares_of_the_range_of_human_scores(scale: float) -> None:
     assert figures.mean_difference == pytest.approx(4, rel=1e-5)
     with pytest.raises(GateError, match=r"is 4(\.0+\d)?, at most 0\.05 .*; check that base"):
         enforce(figures, BOUNDS["fp32"], "fp32")
+
+
+def test_every_precision_has_bounds_and_a_remedy() -> None:
+    assert set(BOUNDS) == set(REMEDIES) == set(PRECISIONS)
 
 
 def test_a_better_order_of_the_rows_is_no_loss() -> None:

@@ -63,7 +63,7 @@ def tiny_model(value: float = 1.0) -> ir.Model:
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
     path = tmp_path / "source-tokenizer.json"
-    path.write_text("{}", encoding="utf-8")
+    path.write_text('{"model": {"type": "WordLevel", "vocab": {"?": 0}}}', encoding="utf-8")
     return path
 
 

@@ -8,12 +8,25 @@ import onnx_ir as ir
 
 from qe_edge_export.calibrate import CalibrationRows, activation_ranges
 from qe_edge_export.passes.embedding import most_frequent, quantise_embedding
+from qe_edge_export.passes.error_feedback import input_products
+from qe_edge_export.passes.half import to_half
 from qe_edge_export.passes.linear import linears_by_input
 from qe_edge_export.passes.simplify import simplify
 from qe_edge_export.passes.smoothing import ALPHA, smooth
 from qe_edge_export.passes.w8a8 import quantise_linears
+from qe_edge_export.passes.weight_only import quantise_weights
 
-__all__ = ["most_frequent", "quantise_embedding", "quantise_linears", "quantise_w8a8", "simplify", "smooth"]
+__all__ = [
+    "most_frequent",
+    "quantise_embedding",
+    "quantise_linears",
+    "quantise_w8a8",
+    "quantise_weight_only",
+    "quantise_weights",
+    "simplify",
+    "smooth",
+    "to_half",
+]
 
 
 def quantise_w8a8(
@@ -28,7 +41,29 @@ def quantise_w8a8(
     rows: text like that to be scored, for the size of activations; some dozens of rows are enough. frequent: token
     ids whose embedding keeps 8 bits, from `most_frequent`.
     """
-    activations = [str(value.name) for value in linears_by_input(model)]
-    smooth(model, activation_ranges(model, rows, activations), alpha)
+    smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
     quantise_linears(model)
     quantise_embedding(model, embedding_bits, frequent)
+
+
+def quantise_weight_only(
+    model: ir.Model,
+    rows: CalibrationRows,
+    bits: int,
+    embedding_bits: int = 4,
+    frequent: Sequence[int] = (),
+) -> None:
+    """The precisions `int8` and `int4`, in place: linear layers with weights of 8 or 4 bits, and the embedding of w8a8.
+
+    In 4 bits the weights are rounded with error feedback, measured on `rows`. rows: as for `quantise_w8a8`, but whole
+    prompts: the tokens of a shared prefix are read by every row, and must be measured (docs/quantisation.md). frequent:
+    as there.
+    """
+    products = input_products(model, rows, _activations(model)) if bits == 4 else None
+    quantise_weights(model, bits, products)
+    quantise_embedding(model, embedding_bits, frequent)
+
+
+def _activations(model: ir.Model) -> list[str]:
+    """Names of what linear layers read."""
+    return [str(value.name) for value in linears_by_input(model)]

@@ -1,17 +1,17 @@
 """The token embedding in 4 or 8 bits: integers in blocks of 32 with one step each, expanded when a row is read.
 
-A block is stored as integers q in 0..2^bits - 1, a zero point z in the same range and a float16 step d, and read as
-(q - z) d. ONNX Runtime's `GatherBlockQuantized` expands just the rows that a batch needs. In 4 bits the most frequent
-tokens may keep 8: few of them make up most of a text (docs/quantisation.md).
+The blocks are those of passes/blocks.py, along the hidden size. ONNX Runtime's `GatherBlockQuantized` expands just
+the rows that a batch needs. In 4 bits the most frequent tokens may keep 8: few of them make up most of a text
+(docs/quantisation.md).
 
-Legend: V vocabulary, H hidden size, B x S tokens, n blocks at a time.
+Legend: V vocabulary, H hidden size, B x S tokens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -20,34 +20,12 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from qe_edge.errors import UsageError
+from qe_edge_export.passes.blocks import BLOCK, quantise_blocks
 from qe_edge_export.passes.linear import Floats, add_constant, constant, operand, replace_value, required_constant
 from qe_edge_export.passes.simplify import remove_unused
 
-BLOCK = 32
-"""Numbers that share a step."""
-
-CLIPS = np.linspace(0.7, 1.0, 13)
-"""In 4 bits, ranges tried for every block, relative to the one that covers all its numbers: clipping the largest a
-little leaves a smaller squared error in all."""
-
 FREQUENT = 2000
 """Ids that keep 8 bits by default: 0.6 MB more, about 80 % of the tokens of most languages."""
-
-ROWS_AT_ONCE = 4096
-
-
-class Blocks(NamedTuple):
-    """A quantised table: integers [V, H] uint8, zero points [V, H / 32] uint8, steps [V, H / 32] float16."""
-
-    integers: NDArray[np.uint8]
-    zeros: NDArray[np.uint8]
-    steps: NDArray[np.float16]
-
-    def floats(self) -> Floats:
-        """What the runtime reads: [V, H]."""
-        zeros, steps = (np.repeat(each.astype(np.float32), BLOCK, axis=1) for each in (self.zeros, self.steps))
-        read: Floats = (self.integers - zeros) * steps
-        return read
 
 
 def quantise_embedding(model: ir.Model, bits: int = 4, frequent: Sequence[int] = ()) -> None:
@@ -60,7 +38,7 @@ def quantise_embedding(model: ir.Model, bits: int = 4, frequent: Sequence[int] =
     """
     if bits not in (4, 8):
         raise UsageError(f"embedding in {bits} bits is not supported; use 4 or 8")
-    lookup = _token_lookup(model.graph)
+    lookup = token_lookup(model.graph)
     table, tokens = required_constant(operand(lookup, 0)), operand(lookup, 1)
     vocabulary, hidden = table.shape
     if hidden % BLOCK:
@@ -84,58 +62,6 @@ def most_frequent(texts: Iterable[Sequence[int]], count: int = FREQUENT) -> list
     """The `count` token ids that occur most often in texts of token ids; of equally frequent ones the lower id."""
     occurrences = Counter(token for text in texts for token in text)
     return sorted(occurrences, key=lambda token: (-occurrences[token], token))[:count]
-
-
-def quantise_blocks(table: Floats, bits: int) -> Blocks:
-    """A table [V, H] in blocks of 32 along H. Steps are rounded to float16 before the integers are chosen.
-
-    8 bits: symmetric around 128, step max|x| / 127; a table that came from such blocks (GGUF Q8_0) is kept exactly.
-    4 bits: from the smallest to the largest number of the block, zero always included, both ends drawn in by the
-    factor of CLIPS that leaves the least squared error.
-    """
-    parts = [
-        _quantise(table[start : start + ROWS_AT_ONCE].reshape(-1, BLOCK), bits)
-        for start in range(0, len(table), ROWS_AT_ONCE)
-    ]
-    integers, zeros, steps = (np.concatenate(each) for each in zip(*parts, strict=True))
-    vocabulary = len(table)
-    return Blocks(integers.reshape(table.shape), zeros.reshape(vocabulary, -1), steps.reshape(vocabulary, -1))
-
-
-def _quantise(x: Floats, bits: int) -> Blocks:
-    """[n, 32] -> integers [n, 32], zero points and steps [n, 1]."""
-    if bits == 8:
-        step = _float16(np.abs(x).max(axis=1, keepdims=True) / 127)
-        return _rounded(x, step, np.full(step.shape, 128, np.float32), 255)
-    low = np.minimum(x.min(axis=1, keepdims=True), 0)
-    high = np.maximum(x.max(axis=1, keepdims=True), 0)
-    best: Blocks | None = None
-    least = np.full(len(x), np.inf)
-    for clip in CLIPS:
-        step = _float16((high - low) * clip / 15)
-        tried = _rounded(x, step, np.rint(-low * clip / step).clip(0, 15), 15)
-        error = np.square((tried.integers - tried.zeros.astype(np.float32)) * step - x).sum(axis=1)
-        if best is None:
-            best, least = tried, error
-            continue
-        better = error < least
-        least[better] = error[better]
-        best.integers[better] = tried.integers[better]
-        best.zeros[better] = tried.zeros[better]
-        best.steps[better] = tried.steps[better]
-    assert best is not None  # CLIPS is not empty
-    return best
-
-
-def _rounded(x: Floats, step: Floats, zero: Floats, highest: int) -> Blocks:
-    integers = (np.rint(x / step) + zero).clip(0, highest)
-    return Blocks(integers.astype(np.uint8), zero.astype(np.uint8), step.astype(np.float16))
-
-
-def _float16(step: Floats) -> Floats:
-    """The nearest float16, as float32; a block of zeros, or of numbers too small for float16, gets step 1."""
-    rounded = step.astype(np.float16).astype(np.float32)
-    return np.where(rounded > 0, rounded, np.float32(1))
 
 
 def _gather(graph: ir.Graph, tape: Tape, table: Floats, rows: ir.Value, bits: int) -> ir.Value:
@@ -174,7 +100,8 @@ def _stored(values: NDArray[np.uint8], bits: int) -> NDArray[Any]:
     return values if bits == 8 else values.astype(ml_dtypes.uint4)
 
 
-def _token_lookup(graph: ir.Graph) -> ir.Node:
+def token_lookup(graph: ir.Graph) -> ir.Node:
+    """The node that looks `tokens` up in a constant table [V, H]. Raises ValueError when there is none."""
     tokens = next(value for value in graph.inputs if value.name == "tokens")
     for node in tokens.consumers():
         table = constant(node.inputs[0]) if node.op_type == "Gather" else None

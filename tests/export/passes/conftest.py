@@ -216,6 +216,28 @@ def decoder() -> Callable[..., ir.Model]:
     return build
 
 
+def _product_model(*weights: NDArray[np.float32]) -> ir.Model:
+    """x [rows, K] times each constant weight [K, N]: outputs y0, y1, .."""
+    depth = weights[0].shape[0]
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["rows", depth]))
+    constants = [ir.Value(name=f"w{i}", const_value=ir.tensor(weight)) for i, weight in enumerate(weights)]
+    nodes = [ir.node("MatMul", [x, constant]) for constant in constants]
+    for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
+        node.outputs[0].name = f"y{i}"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].shape = ir.Shape(["rows", weight.shape[1]])
+    graph = ir.Graph(
+        [x], [node.outputs[0] for node in nodes], nodes=nodes, initializers=constants, opset_imports={"": 23}
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.fixture(scope="session")
+def product_model() -> Callable[..., ir.Model]:
+    """Products of x with the constant weights given."""
+    return _product_model
+
+
 @pytest.fixture
 def run() -> Callable[..., Outputs]:
     """Runs a model in ONNX Runtime: feeds in, outputs by name out; `inside` names further values to return."""

@@ -18,25 +18,10 @@ from qe_edge_export.passes.w8a8 import quantise_weight
 
 Run = Callable[..., dict[str, NDArray[Any]]]
 Feeds = dict[str, NDArray[Any]]
+Products = Callable[..., ir.Model]
 
 
-def product_model(*weights: NDArray[np.float32]) -> ir.Model:
-    """x [rows, K] times each constant weight [K, N]: outputs y0, y1, .."""
-    depth = weights[0].shape[0]
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["rows", depth]))
-    constants = [ir.Value(name=f"w{i}", const_value=ir.tensor(weight)) for i, weight in enumerate(weights)]
-    nodes = [ir.node("MatMul", [x, constant]) for constant in constants]
-    for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
-        node.outputs[0].name = f"y{i}"
-        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        node.outputs[0].shape = ir.Shape(["rows", weight.shape[1]])
-    graph = ir.Graph(
-        [x], [node.outputs[0] for node in nodes], nodes=nodes, initializers=constants, opset_imports={"": 23}
-    )
-    return ir.Model(graph, ir_version=10)
-
-
-def test_a_worked_product(run: Run) -> None:
+def test_a_worked_product(product_model: Products, run: Run) -> None:
     weight = np.array([[127, 1], [0, -127], [-254, 2.5]], np.float32)
     x = np.array([[127, -63.5, 0.5], [4, -1, 0]], np.float32)
     model = product_model(weight)
@@ -76,13 +61,13 @@ def test_pairs_of_products_fit_into_16_bits() -> None:
         assert pairs.max() < 2**15
 
 
-def test_a_row_of_zeros_gives_zeros(run: Run) -> None:
+def test_a_row_of_zeros_gives_zeros(product_model: Products, run: Run) -> None:
     model = product_model(np.array([[1.0, 2], [3, 4]], np.float32))
     quantise_linears(model)
     np.testing.assert_array_equal(run(model, {"x": np.zeros((2, 2), np.float32)})["y0"], np.zeros((2, 2)))
 
 
-def test_a_product_is_within_one_percent_of_float32(run: Run) -> None:
+def test_a_product_is_within_one_percent_of_float32(product_model: Products, run: Run) -> None:
     random = np.random.default_rng(0)
     weight = random.standard_normal((96, 64)).astype(np.float32)
     x = random.standard_normal((20, 96)).astype(np.float32)
@@ -94,7 +79,7 @@ def test_a_product_is_within_one_percent_of_float32(run: Run) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_a_row_does_not_depend_on_its_neighbours(run: Run, count: int) -> None:
+def test_a_row_does_not_depend_on_its_neighbours(product_model: Products, run: Run, count: int) -> None:
     random = np.random.default_rng(1)
     model = product_model(random.standard_normal((64, 48)).astype(np.float32))
     quantise_linears(model)
@@ -104,7 +89,7 @@ def test_a_row_does_not_depend_on_its_neighbours(run: Run, count: int) -> None:
     np.testing.assert_array_equal(run(model, {"x": x[:count]})["y0"], together[:count])
 
 
-def test_layers_that_read_one_activation_share_its_quantised_form(run: Run) -> None:
+def test_layers_that_read_one_activation_share_its_quantised_form(product_model: Products, run: Run) -> None:
     random = np.random.default_rng(2)
     weights = [random.standard_normal((16, width)).astype(np.float32) for width in (8, 4)]
     x = random.standard_normal((3, 16)).astype(np.float32)
@@ -120,7 +105,7 @@ def test_layers_that_read_one_activation_share_its_quantised_form(run: Run) -> N
         np.testing.assert_array_equal(found[f"y{i}"], run(alone, {"x": x})["y0"])
 
 
-def test_a_layer_marked_to_stay_in_float_is_left_as_it_is(run: Run) -> None:
+def test_a_layer_marked_to_stay_in_float_is_left_as_it_is(product_model: Products, run: Run) -> None:
     random = np.random.default_rng(3)
     x = random.standard_normal((3, 16)).astype(np.float32)
     weights = [random.standard_normal((16, width)).astype(np.float32) for width in (8, 4)]

@@ -14,6 +14,7 @@ from qe_edge.commands.cache import cache
 from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
+from qe_edge.commands.verify import verify
 from qe_edge.errors import QeEdgeError
 
 COMMANDS_GROUP = "qe_edge.commands"
@@ -35,6 +36,7 @@ def build() -> typer.Typer:
     app.command()(score)
     app.command("eval")(evaluate)
     app.command()(inspect)
+    app.command()(verify)
     app.command()(bench)
     app.add_typer(cache, name="cache")
     for entry in entry_points(group=COMMANDS_GROUP):

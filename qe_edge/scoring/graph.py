@@ -44,6 +44,9 @@ class KeyValueShape:
 Past = dict[str, NDArray[Any]]
 """Feeds of one prefix: name -> float32 [1, G, P, D]."""
 
+OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
+"""What ONNX Runtime's message holds, in lower case, when it found no memory."""
+
 ONLY_FETCHED = ort.RunOptions()
 ONLY_FETCHED.only_execute_path_to_fetches = True
 """Leaves out of a run what no requested output depends on: keys and values need nothing of the head."""
@@ -102,6 +105,7 @@ class Graph:
             raise _not_initialised(device, "no usable GPU, or CUDA and cuDNN are not installed")
         self.shape = shape
         self.device = device
+        self._model = model
         self._check_inputs(model)
 
     def _check_inputs(self, model: Path) -> None:
@@ -135,8 +139,7 @@ class Graph:
         if not any(beginnings):
             return [past] * len(beginnings)
         tokens, last = pad(beginnings)
-        feeds = {"tokens": tokens, "last": last.clip(min=0), **past}
-        present = self._session.run(self.shape.outputs, feeds, ONLY_FETCHED)
+        present = self._run(past, tokens, last.clip(min=0), self.shape.outputs, ONLY_FETCHED)
         before = past[self.shape.inputs[0]].shape[2]
         return [
             {
@@ -156,7 +159,24 @@ class Graph:
         self, past: Past, tokens: NDArray[np.int64], last: NDArray[np.int64], outputs: Sequence[str] = ("score",)
     ) -> list[NDArray[Any]]:
         """The named outputs for tokens [B, S], read at position `last` [B], after a prefix."""
-        return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}))
+        return self._run(past, tokens, last, outputs, None)
+
+    def _run(
+        self,
+        past: Past,
+        tokens: NDArray[np.int64],
+        last: NDArray[np.int64],
+        outputs: Sequence[str],
+        options: ort.RunOptions | None,
+    ) -> list[NDArray[Any]]:
+        """Raises MemoryError when there is none left, and BundleError when the graph cannot do what it says."""
+        try:
+            return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}, options))
+        except Exception as error:  # as when the graph is loaded: no common class
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if any(sign in reason.lower() for sign in OUT_OF_MEMORY):
+                raise MemoryError(reason) from error
+            raise BundleError(f"{self._model}: the graph failed ({reason}); {REBUILD}") from error
 
 
 def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str, threads: int = 1) -> Graph:

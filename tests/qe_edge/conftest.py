@@ -21,11 +21,17 @@ from qe_edge.bundle import (
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle that is whole by its hashes; its graph cannot be run."""
+    """A bundle that opens; its graph, y = -x, is not one that can score."""
+    import onnx
+    from onnx import TensorProto, helper
+
     folder = tmp_path / "bundle"
     folder.mkdir()
-    for name in PAYLOAD:
-        (folder / name).write_text(f"stands for {name}")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "negative", [x], [y])
+    onnx.save(helper.make_model(graph, ir_version=10), folder / MODEL_FILE)
+    (folder / WEIGHTS_FILE).write_bytes(b"no tensor uses this")
+    (folder / TOKENIZER_FILE).write_text('{"model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}}')
     write_spec(folder, specification(folder))
     return folder
 
@@ -53,8 +59,9 @@ def write_counting_bundle(folder: Path, **changes: object) -> Path:
 
     changes: other values for fields of `bundle.json`. At most 16 tokens.
     """
+    import numpy as np
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder.mkdir()
@@ -85,8 +92,8 @@ def write_counting_bundle(folder: Path, **changes: object) -> Path:
             *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 1, "T", 1]) for name in present),
         ],
         [
-            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("inner_axes", TensorProto.INT64, [2], [1, 3]),
+            numpy_helper.from_array(np.array([1]), "one"),
+            numpy_helper.from_array(np.array([1, 3]), "inner_axes"),
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), folder / MODEL_FILE)

@@ -13,7 +13,7 @@ import pytest
 from qe_edge import Scorer
 from qe_edge.bundle import open_bundle, write_spec
 from qe_edge.errors import BundleError, DeviceError
-from qe_edge.scoring.graph import Graph, KeyValueShape, open_graph, pick_device
+from qe_edge.scoring.graph import Graph, KeyValueShape, open_graph, pad, pick_device
 
 SHAPE = KeyValueShape(blocks=1, kv_heads=1, head_dim=1)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -134,3 +134,25 @@ def test_a_file_that_is_no_graph_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load the graph \(.*\); export") as caught:
         Graph(tmp_path / "model.onnx", SHAPE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_loads_and_fails_is_refused_in_one_line(counting_bundle: Path) -> None:
+    graph = Graph(counting_bundle / "model.onnx", SHAPE)
+    with pytest.raises(BundleError) as caught:
+        graph.run({name: values[:, :, :, :0] for name, values in graph.prefix([1]).items()}, *pad([[1, 2]]))
+    line = str(caught.value)
+    assert line.startswith(f"{counting_bundle}/model.onnx: the graph failed (")
+    assert line.endswith("); export the bundle again or fetch a fresh copy")
+    assert "\n" not in line
+
+
+def test_a_batch_without_memory_is_a_memory_error(counting_bundle: Path) -> None:
+    graph = Graph(counting_bundle / "model.onnx", SHAPE)
+
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 77")
+
+    graph._session = Full()
+    with pytest.raises(MemoryError, match="Failed to allocate memory"):
+        graph.scores(graph.nothing, [[1, 2]])

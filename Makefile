@@ -21,7 +21,7 @@ RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint test-slow test-gpu format wheel bench base bundle card methods clean
+.PHONY: help demo test lint test-slow test-gpu format wheel bench peers base bundle card methods clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -51,8 +51,11 @@ format: $(DEV_READY)  ## rewrite the code in the project's style
 wheel: $(DEV_READY)  ## build wheel and sdist into dist/
 	$(PYTHON) -m build --no-isolation
 
-bench: base  ## rows per second of qe-edge against torch, in one run
-	$(PYTHON) benchmarks/score_vs_torch.py --base $(BASE) --file $(DATA)/test20.eten.df.short.tsv --lp et-en
+bench: base  ## the figures of docs/performance.md, on an idle machine: make bench DATA=FOLDER
+	bash benchmarks/performance.sh $(DATA) docs/performance
+
+peers: base  ## what `make bench` compares with: environments and models of peers (9 GB; compiles llama.cpp)
+	bash benchmarks/peers/prepare.sh $(DATA)
 
 base: $(DEV_READY)  ## fetch the weights of SmolLM2-135M-Instruct
 	$(PYTHON) recipes/fetch_smollm2.py $(BASE)

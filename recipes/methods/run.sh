@@ -10,16 +10,33 @@ export PATH="$PWD/.venv/bin:$PATH"
 test -f "$out/probe/probe.json" || qe-edge probe $here/probe.toml -o "$out/probe" --data "$sets" --rows 120 --dev-rows 150
 test -f "$out/allocate/allocation.json" || qe-edge allocate $base -o "$out/allocate" --blocks 20 --rank 20
 
-for name in strategies allocation beta grid; do
+for name in strategies joint allocation beta grid; do
   qe-edge sweep $here/$name.toml -o "$out/$name" --data "$sets"
 done
 
-test -f "$out/align/run.json" || qe-edge align $here/align.toml -o "$out/align" --data "$sets"
+for name in align align-four; do
+  test -f "$out/$name/run.json" || qe-edge align $here/$name.toml -o "$out/$name" --data "$sets"
+done
+merge() { test -f "$3/run.json" || qe-edge merge-adapters "$1" "$2" -o "$3" --data "$sets" --grid "$4"; }
+merge "$out/strategies/runs/single-TL-11_seed-1" "$out/align" "$out/merged-1" 0,.1,.2,.3,.4,.5,.6,.7,.8,.9,1
+for seed in 1 2 3; do
+  merge "$out/joint/runs/task-alone_seed-$seed" "$out/align-four" "$out/merged-four-$seed" 1:0,1:0.5,1:1,0.75
+done
+retrieval() {
+  test -f "$1/retrieval.txt" && return
+  python benchmarks/retrieval_of_runs.py --data "$sets" "${@:2}" >"$1/retrieval.part"
+  mv "$1/retrieval.part" "$1/retrieval.txt"
+}
 task=$out/strategies/runs
-test -f "$out/merged-1/run.json" ||
-  qe-edge merge-adapters "$task/single-TL-11_seed-1" "$out/align" -o "$out/merged-1" --data "$sets"
-python benchmarks/retrieval_of_runs.py --data "$sets" "$task"/aligned_seed-* "$task"/single-TL-11_seed-* |
-  tee "$out/retrieval.txt"
+retrieval "$out/strategies" "$task"/aligned_seed-* "$task"/single-TL-11_seed-*
+task=$out/joint/runs
+retrieval "$out/joint" "$task"/aligned_seed-* "$task"/task-alone_seed-* "$out/align-four" "$out"/merged-four-*
+
+# the same scores from the graph, with real weights: every strategy, and experts
+parity() { test -f "$out/parity/$1/bundle.json" || qe-edge export "$2" -o "$out/parity/$1" -p w8a8 --data "$sets"; }
+parity dynamic "$out/strategies/runs/dynamic_seed-1"
+parity multi "$out/strategies/runs/multi_seed-1"
+parity experts "$out/allocation/runs/experts-by-alpha_seed-1"
 
 for task in sentiment-tweets sentiment-film readability; do
   recipe=recipes/monolingual/$task.toml folder=$out/$task data=$sets/monolingual
@@ -35,8 +52,10 @@ done
 figures=docs/methods
 mkdir -p $figures
 cp "$out/probe/probe.csv" "$out/probe/probe.svg" "$out/probe/directions.svg" $figures/
-cp "$out/allocate/allocation.csv" $figures/
-for name in strategies allocation beta grid; do
+cp "$out/allocate/allocation.csv" $figures/allocate.csv
+cp "$out/strategies/retrieval.txt" $figures/strategies-retrieval.txt
+cp "$out/joint/retrieval.txt" $figures/joint-retrieval.txt
+for name in strategies joint allocation beta grid; do
   cp "$out/$name/results.csv" "$figures/$name-runs.csv"
   cp "$out/$name/summary.csv" "$figures/$name.csv"
   cp "$out/$name/summary.svg" "$figures/$name.svg"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Every figure of docs/performance.md, on an idle machine: bash benchmarks/performance.sh MLQE_PE OUT
+# Peers are compared if benchmarks/peers/prepare.sh has been run.
+set -euo pipefail
+file=$1/test20.eten.df.short.tsv out=$2
+export PATH="$PWD/.venv/bin:$PATH"
+mkdir -p "$out"
+qe-edge bench embedded "$file" --lp et-en --json >"$out/bench.json"
+python benchmarks/batches.py "$file" --lp et-en --json "$out/batches.json"
+python benchmarks/shared_sources.py "$file" --lp et-en --json "$out/shared_sources.json"
+python benchmarks/invariance.py "$file" --lp et-en --json "$out/invariance.json"
+python benchmarks/whole_command.py "$file" --lp et-en --json "$out/whole_command.json"
+if [ -d .cache/peers/torch ]; then
+  python -m benchmarks.peers.compare -o "$out/peers.json"
+else
+  echo "no peers: run benchmarks/peers/prepare.sh $1 first" >&2
+fi

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -23,10 +24,12 @@ from transformers import (
 
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
+from qe_edge.verification.model import check_model
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, quantise_weight_only, simplify, to_half
 from qe_edge_export.passes.linear import linears
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
+from qe_edge_export.writer import save_model
 from qe_edge_train.adapters.experts import ExpertLinear
 from qe_edge_train.decoder import FAMILIES, attention_limit, blocks, cut_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead, Strategy
@@ -130,6 +133,15 @@ def exported(request: pytest.FixtureRequest, tiny_regressor: TinyRegressor) -> I
     shape = key_value_shape(onnx)
     with opened(onnx, shape) as graph:
         yield Exported(model, states, onnx, shape, graph)
+
+
+def test_what_is_exported_passes_the_checks_of_bundles_from_strangers(exported: Exported, tmp_path: Path) -> None:
+    model = exported.states.clone()
+    simplify(model)
+    attach_head(model, exported.model.head)
+    save_model(model, tmp_path)
+
+    assert " nodes of " in check_model(tmp_path / "model.onnx", tmp_path / "model.onnx.data")
 
 
 @pytest.mark.parametrize(

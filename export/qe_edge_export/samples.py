@@ -22,6 +22,7 @@ from qe_edge.bundle import MODEL_FILE, WEIGHTS_FILE
 from qe_edge.errors import InputError
 from qe_edge.prompt import Prompt
 from qe_edge.scoring.graph import Graph, KeyValueShape, pad
+from qe_edge.scoring.machine import physical_cores
 from qe_edge.tokens import PromptEncoder
 from qe_edge_export.graph import state_outputs
 from qe_edge_train.batches import EncodedSet, encode
@@ -205,4 +206,4 @@ def opened(model: ir.Model, shape: KeyValueShape, outputs: Sequence[str] = ()) -
             ir.save(model, path, external_data=WEIGHTS_FILE)
         finally:
             graph.outputs[:] = before
-        yield Graph(path, shape)
+        yield Graph(path, shape, threads=physical_cores())  # one batch at a time, on all cores

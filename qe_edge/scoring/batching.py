@@ -15,8 +15,8 @@ CUDA_TOKEN_BUDGET = 16_384
 UNIT_BUDGETS = 4
 """A unit of families holds at most about so many budgets of tokens, so that there are units for all workers."""
 LEAST_SAVED = 48
-"""Tokens that a family must save: a run of its own costs about as much as 20 tokens, and a short one uses the matrix
-units less well (docs/performance.md)."""
+"""Tokens that a family must save to be worth a run of its own, which is shorter and uses the matrix units less well: an
+estimate, of which only lists of ten translations have been measured (docs/performance.md)."""
 MOST_ROWS = 32
 """Rows of a family at most: more translations of one source are several families, for several workers."""
 

@@ -118,25 +118,30 @@ def test_a_hundred_kills_of_20_000_rows(counting_bundle: Path, tmp_path: Path) -
     print(f"100 kills, {finished} finished files, each the same as that of the uninterrupted run")
 
 
-def test_an_interrupt_says_how_to_go_on_and_the_next_run_does(
-    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def interrupt(arguments: list[str], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command that is interrupted when it begins this batch."""
     from qe_edge.scoring.graph import Graph
 
-    source, target = table(tmp_path, 5000), tmp_path / "out.tsv"
-    arguments = ["score", str(source), "-o", str(target), "--lp", "et-en", "-m", str(counting_bundle)]
     batches, scores = 0, Graph.scores
 
     def interrupted(self, past, bodies):  # type: ignore[no-untyped-def]
         nonlocal batches
         batches += 1
-        if batches == 35:
+        if batches == batch:
             raise KeyboardInterrupt
         return scores(self, past, bodies)
 
     with monkeypatch.context() as patched:
         patched.setattr(Graph, "scores", interrupted)
         assert main(arguments) == 130
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_next_run_does(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = table(tmp_path, 5000), tmp_path / "out.tsv"
+    arguments = ["score", str(source), "-o", str(target), "--lp", "et-en", "-m", str(counting_bundle)]
+    interrupt(arguments, 35, monkeypatch)
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "qe-edge: interrupted"
     assert said[-2].endswith(f" rows are kept beside {target}; the same command continues after them")
@@ -163,22 +168,9 @@ def test_an_interrupt_says_how_to_go_on_and_the_next_run_does(
 def test_rows_that_changed_under_the_same_name_size_and_time_are_refused(
     counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from qe_edge.scoring.graph import Graph
-
     source, target = table(tmp_path, 3000), tmp_path / "out.tsv"
     arguments = ["score", str(source), "-o", str(target), "--lp", "et-en", "-m", str(counting_bundle)]
-    batches, scores = 0, Graph.scores
-
-    def failing(self, past, bodies):  # type: ignore[no-untyped-def]
-        nonlocal batches
-        batches += 1
-        if batches == 25:
-            raise KeyboardInterrupt
-        return scores(self, past, bodies)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Graph, "scores", failing)
-        assert main(arguments) == 130
+    interrupt(arguments, 25, monkeypatch)
     stat = source.stat()
     source.write_bytes(source.read_bytes().replace(b"t10\n", b"t11\n"))
     os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))

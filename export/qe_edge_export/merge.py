@@ -40,7 +40,7 @@ def merged_regressor(run: Run) -> TappedRegressor:
         if isinstance(decoder, PeftModel):
             decoder = decoder.merge_and_unload()
     assert isinstance(decoder, PreTrainedModel)
-    return TappedRegressor(decoder, head).requires_grad_(False).eval()
+    return TappedRegressor(decoder, head, run.recipe.head.full_blocks).requires_grad_(False).eval()
 
 
 def check_mergeable(run: Run) -> None:

@@ -131,10 +131,17 @@ def kept_blocks(recipe: Recipe, facts: BaseFacts) -> int:
     for tap in recipe.head.taps:
         blocks_kept(tap, facts.blocks)
     kept = blocks_kept(min(recipe.head.taps), facts.blocks)
+    full = recipe.head.full_blocks
+    refuse(full > kept, f"[head] full_blocks = {full}: the taps keep {kept} of {facts.blocks} blocks; lower it")
     if recipe.alignment is not None and aligned_layer(recipe, facts) > kept:
         raise InputError(
             f"[alignment] layer = {aligned_layer(recipe, facts)}: the taps keep {kept} of {facts.blocks} blocks, so "
             f"hidden_states[{kept}] is the last; lower the layer or tap higher"
+        )
+    if recipe.alignment is not None and 0 < full < aligned_layer(recipe, facts):
+        raise InputError(
+            f"[alignment] layer = {aligned_layer(recipe, facts)}: only {full} blocks run on all tokens of a sentence "
+            "([head] full_blocks); align at or below that layer"
         )
     return kept
 
@@ -190,7 +197,8 @@ def build_model(
 ) -> TappedRegressor:
     """The model to train on a task, on `device`, its adapter and head freshly initialised from the recipe's seed."""
     decoder = build_decoder(recipe, facts, kept, counts, device)
-    model = TappedRegressor(decoder, RegressionHead(head_options(recipe.head, facts)).to(device))
+    head = RegressionHead(head_options(recipe.head, facts)).to(device)
+    model = TappedRegressor(decoder, head, recipe.head.full_blocks)
     model.recomputes = recipe.optimiser.gradient_checkpointing
     return model
 

@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from qe_edge_train.decoder import blocks, plain_decoder
 from qe_edge_train.heads import RegressionHead
+from qe_edge_train.last_position import last_position_above
 
 KeyValues = list[tuple[Tensor, Tensor]]
 """Keys and values of every block, each [B or 1, G, P, D]."""
@@ -40,12 +41,17 @@ def hidden_states(decoder: nn.Module, tokens: Tensor, layers: Sequence[int]) -> 
 
 
 class TappedRegressor(nn.Module):
-    """A cut decoder and its head. `decoder` may be wrapped by peft; only its forward is used."""
+    """A cut decoder and its head. `decoder` may be wrapped by peft; only its forward is used.
 
-    def __init__(self, decoder: nn.Module, head: RegressionHead) -> None:
+    full_blocks: blocks that run on all positions, 0 for all of them; those above run on each row's last position alone,
+    with keys and values from the state after the last full block (`last_position.py`).
+    """
+
+    def __init__(self, decoder: nn.Module, head: RegressionHead, full_blocks: int = 0) -> None:
         super().__init__()
         self.decoder = decoder
         self.head = head
+        self.full_blocks = full_blocks or len(blocks(decoder))
         self.layers = [len(blocks(decoder)) - offset for offset in head.options.offsets]
         """index of the hidden state that each tap reads"""
         self.recomputes = False
@@ -53,23 +59,24 @@ class TappedRegressor(nn.Module):
 
     def prefix(self, tokens: Tensor) -> KeyValues | None:
         """Keys and values of the shared prefix, tokens [1, P]; differentiable. None when the prefix is empty."""
-        return self.states(tokens, None)[1] if tokens.shape[1] else None
+        length = tokens.shape[1]
+        return self.last_states(tokens, torch.tensor([length - 1], device=tokens.device), None)[1] if length else None
 
-    def states(self, tokens: Tensor, past: KeyValues | None) -> tuple[list[Tensor], KeyValues]:
-        """Hidden states [B, S, H] of tokens [B, S] after a prefix, one a tap, and the keys and values up to there.
+    def last_states(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[list[Tensor], KeyValues]:
+        """Hidden states [B, H], one a tap, at position `last` [B] of tokens [B, S]; keys and values of all blocks.
 
         `past` holds [1, G, P, D] or [B, G, P, D] for every block. Attention is causal and padding is on the right,
         so no real position ever sees padding.
         """
         cache = None if self.recomputes and self.training else DynamicCache()
-        states = _run(self.decoder, tokens, self.layers, past, cache)
-        return states, [] if cache is None else _key_values(cache)
-
-    def last_states(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> tuple[list[Tensor], KeyValues]:
-        """Hidden states [B, H], one a tap, at position `last` [B] of tokens [B, S]; keys and values of all blocks."""
-        states, present = self.states(tokens, past)
+        with last_position_above(blocks(self.decoder), self.full_blocks, last):
+            states = _run(self.decoder, tokens, self.layers, past, cache)
         rows = torch.arange(tokens.shape[0], device=tokens.device)
-        return [state[rows, last] for state in states], present
+        picked = [
+            state[rows, last] if layer <= self.full_blocks else state[:, 0]
+            for state, layer in zip(states, self.layers, strict=True)
+        ]
+        return picked, [] if cache is None else _key_values(cache)
 
     def outputs(self, tokens: Tensor, last: Tensor, past: KeyValues | None) -> Tensor:
         """The score by every linear map of the head, [B, M]; what training compares with the human score."""

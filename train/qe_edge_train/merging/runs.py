@@ -155,7 +155,7 @@ def _both(task: Run, other: LoraAdapter, device: torch.device) -> Iterator[Tappe
         decoder.load_adapter(folder, OTHER)
     lora: LoraModel = decoder.base_model  # type: ignore[assignment]
     lora.set_adapter([TASK, OTHER], inference_mode=True)
-    yield TappedRegressor(decoder, task.head().to(device)).eval()
+    yield TappedRegressor(decoder, task.head().to(device), task.recipe.head.full_blocks).eval()
 
 
 def _set_weights(model: TappedRegressor, weight: float, other_weight: float) -> None:
@@ -185,7 +185,7 @@ def _write(
         shutil.copyfile(task.folder / name, out / name)
     run = replace(task, folder=out, recipe=recipe)
     write_lora(run.adapter, merged)
-    model = TappedRegressor(adapted_decoder(run, device), run.head().to(device))
+    model = TappedRegressor(adapted_decoder(run, device), run.head().to(device), recipe.head.full_blocks)
     facts: RunFacts = replace(
         task.facts,
         adapter=merged.ranks(task.facts.blocks_kept),

@@ -21,7 +21,7 @@ class Subject:
     facts: BaseFacts
     decoder: nn.Module
     layers: int
-    """blocks that can be run: all of a base, the kept ones of a trained run"""
+    """blocks that can be run on all tokens: all of a base, of a trained run those that run in full"""
     data_folder: Path
     """folder that the recipe's paths are relative to"""
     run: Path | None
@@ -38,7 +38,8 @@ def open_subject(path: Path, data_folder: Path | None, device: torch.device) -> 
         run = open_run(path)
         facts = base_facts(run.recipe.base)
         folder = data_folder or Path(run.facts.data_folder)
-        return Subject(run.recipe, facts, adapted_decoder(run, device), run.facts.blocks_kept, folder, path)
+        layers = run.recipe.head.full_blocks or run.facts.blocks_kept
+        return Subject(run.recipe, facts, adapted_decoder(run, device), layers, folder, path)
     recipe = load_recipe(path)
     facts = base_facts(recipe.base)
     check_limits(recipe, facts)

@@ -36,6 +36,9 @@ class Head:
     """single: one tap; dynamic: a learnt weighting of several taps; multi: a head for every tap, their mean counts"""
     taps: tuple[int, ...] = (7,)
     """every k of TL-k that is read, counted from the end; the blocks above the highest are dropped before training"""
+    full_blocks: int = 0
+    """blocks that run on every token; those above run on the last position of a row alone, with keys and values from the
+    state below them (SwiftKV, arXiv 2410.03960), at a tenth of the cost. 0: all kept blocks run in full"""
     layer_norm: bool = False
     """whether a LayerNorm comes before the linear layer"""
     bias: bool = False
@@ -53,6 +56,7 @@ class Head:
         for tap in self.taps:
             refuse(tap < 1, f"[head] taps: {tap}: taps count from 1 (TL-1 is the last layer)")
         refuse(len(set(self.taps)) < len(self.taps), f"[head] taps = {list(self.taps)}: each tap once")
+        refuse(self.full_blocks < 0, f"[head] full_blocks = {self.full_blocks}: must not be negative; 0 means all")
         refuse(
             self.strategy == "single" and len(self.taps) > 1,
             f"[head] taps = {list(self.taps)}: strategy 'single' reads one tap; use 'dynamic' or 'multi' for several",
@@ -286,6 +290,16 @@ class Recipe:
             self.alignment is not None and self.adapter.kind == "none",
             "[alignment] needs an adapter that can learn: [adapter] kind = 'none' leaves nothing to align",
         )
+        if self.head.full_blocks:
+            refuse(
+                self.adapter.kind == "experts",
+                "[head] full_blocks: routed experts are balanced over all tokens of a row; set full_blocks = 0",
+            )
+            refuse(
+                self.optimiser.gradient_checkpointing,
+                "[head] full_blocks: upper blocks share states, which gradient checkpointing would lose; set one of the "
+                "two to 0 or false",
+            )
 
 
 def refuse(wrong: bool, message: str) -> None:

@@ -16,12 +16,14 @@ PYTHON := $(DEV)/bin/python
 DATA ?= data/mlqe-pe
 # A folder with mlqe-pe/, ntrex/ (github.com/MicrosoftTranslator/NTREX) and monolingual/: make methods SETS=FOLDER
 SETS ?= data
+# Inputs that each target of `make fuzz` tries
+RUNS ?= 20000
 BASE := .cache/smollm2-135m-instruct
 RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint test-slow test-gpu format wheel bench peers base bundle card methods clean
+.PHONY: help demo test lint test-slow test-gpu fuzz format wheel bench peers base bundle card methods clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -40,6 +42,10 @@ lint: $(DEV_READY)  ## style, types and direction of imports
 
 test-slow: $(DEV_READY)  ## the tests that take minutes
 	$(PYTHON) -m pytest -m slow
+
+fuzz: $(DEV_READY)  ## look for tables and texts that break a promise: make fuzz RUNS=1000000 (Linux on x86-64)
+	$(PYTHON) -m tests.fuzz.fuzz reader -runs=$(RUNS)
+	$(PYTHON) -m tests.fuzz.fuzz prompts -runs=$(RUNS)
 
 test-gpu: $(DEV_READY)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu

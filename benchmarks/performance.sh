@@ -11,7 +11,8 @@ python benchmarks/shared_sources.py "$file" --lp et-en --json "$out/shared_sourc
 python benchmarks/invariance.py "$file" --lp et-en --json "$out/invariance.json"
 python benchmarks/whole_command.py "$file" --lp et-en --json "$out/whole_command.json"
 if [ -d .cache/peers/torch ]; then
-  python -m benchmarks.peers.compare -o "$out/peers.json"
+  python -m benchmarks.peers.compare -o "$out/peers.json" | tee "$out/peers.md"
+  python -m benchmarks.peers.figure "$out/peers.json" -o "$out/peers"
 else
   echo "no peers: run benchmarks/peers/prepare.sh $1 first" >&2
 fi

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from reprlib import repr as shortened
 from types import UnionType
@@ -30,7 +30,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PAYLOAD = (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "smollm2-135m-mlqe"
 """The bundle that comes with the package."""
-PRECISIONS = ("fp32", "fp16", "w8a8", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "w8a8", "w4a8", "int8", "int4")
 
 REBUILD = "export the bundle again or fetch a fresh copy"
 
@@ -90,6 +90,8 @@ class BundleSpec:
     """versions of qe-edge and of the packages that wrote the bundle"""
     files: dict[str, str]
     """sha256 of every file but bundle.json"""
+    full_blocks: int = 0
+    """blocks that run on every token, those above on a row's last position alone; 0: all run on every token"""
 
     @property
     def tap_label(self) -> str:
@@ -194,12 +196,12 @@ def _parse_spec(raw: bytes, path: Path) -> BundleSpec:
             "use the qe-edge that wrote it or export the bundle again"
         )
     names = {field.name for field in fields(BundleSpec)}
-    if content.keys() != names:
-        odd = sorted(content.keys() ^ names)
+    needed = {field.name for field in fields(BundleSpec) if field.default is MISSING}
+    if odd := sorted((needed - content.keys()) | (content.keys() - names)):
         raise BundleError(f"{path}: missing or unknown fields: {shortened(odd)}; {REBUILD}")
     kinds = get_type_hints(BundleSpec)
     for field in fields(BundleSpec):
-        value = content[field.name]
+        value = content.setdefault(field.name, field.default)
         if not _is_a(value, kinds[field.name]):
             raise BundleError(f"{path}: `{field.name}` must be {field.type}, not {shortened(value)}; {REBUILD}")
     check_record(content, path)

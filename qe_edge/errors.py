@@ -54,5 +54,11 @@ class MissingExtraError(QeEdgeError):
     exit_code = 9
 
 
-# A run that finished, with every row written, but in which some rows could not be read (status `invalid`).
+class OutOfMemoryError(QeEdgeError):
+    """Less memory than the command needs, whatever it is run on."""
+
+    exit_code = 10
+
+
+# A run that finished, with every row written, but in which some rows could not be read or scored (status `invalid`).
 EXIT_INVALID_ROWS = 4

@@ -1,18 +1,30 @@
-"""From texts to token ids: the one place where prompts become ids, in training and in scoring."""
+"""From texts to token ids: the one place where prompts become ids, in training and in scoring.
+
+Texts are data: whatever stands in them is read as text, and takes time and memory in proportion to the token limit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from qe_edge.errors import UsageError
+from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import Prompt, shorten
 
 Pair = tuple[str, str]
 """English names of source and target language, as they stand in the prompt; two empty ones where it names none."""
+PromptRow = tuple[Pair, tuple[str, ...]]
+"""The languages of a row, and a text for every field of the prompt."""
+
+CHARACTERS_PER_TOKEN = 32
+"""So many characters of a text are read for each token of the limit; texts have two to five a token."""
+CHARACTERS_AT_ONCE = 1 << 19
+"""Rows with about so many characters are tokenised in one call, which takes about 125 bytes for each byte of text."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -33,17 +45,34 @@ class PromptTokens:
     """after each text; may be empty"""
 
 
+def read_as_text(tokenizer: Tokenizer) -> frozenset[int]:
+    """Make a tokenizer take control-token strings such as `</s>` in a text for the characters that they are.
+
+    Added tokens are looked for before the model sees a text. The tokenizer can leave that out for those marked special,
+    which many control tokens are not (`<tool_call>` of Qwen, `<unused0>` of Gemma): all are marked here but runs of
+    white space, which are text. Padding and truncation are switched off.
+
+    Returns the ids that a text must not become all the same: a model that looks up whole words may find `</s>` in its
+    vocabulary. The id of what the tokenizer does not know is not among them.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    controls = {n: token for n, token in tokenizer.get_added_tokens_decoder().items() if not token.content.isspace()}
+    tokenizer.add_special_tokens(list(controls.values()))
+    tokenizer.encode_special_tokens = True
+    unknown = tokenizer.encode("\U0010ffff", add_special_tokens=False).ids  # a code that is no character
+    return frozenset(controls) - frozenset(unknown)
+
+
 class PromptEncoder:
-    """Tokenises prompts. Texts are data: a special-token string inside a text is encoded as plain text.
+    """Tokenises prompts; no text becomes a control token (`read_as_text`).
 
     tokenizer: a `tokenizers.Tokenizer`; bos: id put before the prefix, or None; token_limit: the most tokens a
     whole prompt (prefix and body) may have.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt, bos: int | None, token_limit: int) -> None:
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True
+        self._controls = read_as_text(tokenizer)
         self._tokenizer = tokenizer
         self._bos = bos
         self.prompt = prompt
@@ -66,11 +95,11 @@ class PromptEncoder:
             self._fixed[pair] = fixed
         return self._fixed[pair]
 
-    def bodies(self, rows: Sequence[tuple[Pair, tuple[str, ...]]]) -> list[Body]:
-        """Bodies of rows, tokenised in one call. A row is its languages and a text for every field of the prompt.
+    def bodies(self, rows: Sequence[PromptRow]) -> list[Body]:
+        """Bodies of rows, tokenised in few calls.
 
-        Texts that are too long for the token limit are shortened together. Raises UsageError for another number of
-        texts than the prompt has.
+        Texts that are too long for the token limit are shortened together. A body has at least one token. Raises
+        UsageError for another number of texts than the prompt has, InputError for a text that is not Unicode.
         """
         fields = self.prompt.fields
         for _, texts in rows:
@@ -79,12 +108,14 @@ class PromptEncoder:
                     f"a row with {len(texts)} texts where the prompt reads {len(fields)}: {', '.join(fields)}; "
                     "give a tuple with a text for each"
                 )
-        ids = self._encode([text for _, texts in rows for text in texts])
-        starts = range(0, len(ids), len(fields))
-        return [
-            self._body(self.fixed(pair), ids[start : start + len(fields)])
-            for (pair, _), start in zip(rows, starts, strict=True)
-        ]
+        return [body for portion in _portions(rows) for body in self._bodies(portion)]
+
+    def _bodies(self, rows: Sequence[PromptRow]) -> Iterator[Body]:
+        read = CHARACTERS_PER_TOKEN * self.token_limit
+        ids = iter(self._encode([text[:read] for _, texts in rows for text in texts]))
+        for pair, texts in rows:
+            body = self._body(self.fixed(pair), [next(ids) for _ in texts])
+            yield Body(body.ids, True) if any(len(text) > read for text in texts) else body
 
     def _room(self, fixed: PromptTokens) -> int:
         return self.token_limit - len(fixed.prefix) - sum(map(len, fixed.glue))
@@ -94,7 +125,27 @@ class PromptEncoder:
         ids: list[int] = []
         for text, keep, glue in zip(texts, kept, fixed.glue, strict=True):
             ids += text[:keep] + glue
-        return Body(ids, any(keep < len(text) for text, keep in zip(texts, kept, strict=True)))
+        return Body(ids or [self._blank], any(keep < len(text) for text, keep in zip(texts, kept, strict=True)))
+
+    @cached_property
+    def _blank(self) -> int:
+        """The token of a body that would have none: its texts hold nothing that the tokenizer has a token for."""
+        return next(iter(self._encode([" "])[0]), 0)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        for text in texts:
+            if half := _SURROGATE.search(text):
+                raise InputError(f"a text has half a surrogate pair, U+{ord(half[0]):04X}; write the whole character")
+        found = [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return [ids if self._controls.isdisjoint(ids) else [i for i in ids if i not in self._controls] for ids in found]
+
+
+def _portions(rows: Sequence[PromptRow]) -> Iterator[Sequence[PromptRow]]:
+    """Rows in portions of about CHARACTERS_AT_ONCE."""
+    first = characters = 0
+    for number, (_, texts) in enumerate(rows, 1):
+        characters += sum(map(len, texts))
+        if characters >= CHARACTERS_AT_ONCE:
+            yield rows[first:number]
+            first, characters = number, 0
+    yield rows[first:]

@@ -20,7 +20,7 @@ class Batch(Protocol):
 
     @property
     def outputs(self) -> Sequence[NDArray[Any]]:
-        """The values asked for, each [B, S, K], or [B, K] where only one position of a row is computed."""
+        """The values asked for, each [B, S, K], or [B, K] or [B, 1, K] where one position of a row is computed."""
 
     @property
     def real(self) -> NDArray[np.bool_]:
@@ -34,6 +34,12 @@ class CalibrationRows(Protocol):
         """Run the graph batch by batch; `outputs` may name any value inside it."""
 
 
+def real_tokens(values: Floats, real: NDArray[np.bool_]) -> Floats:
+    """Values [B, S, K] at the real tokens, [tokens, K]; those of one position a row, [B, K] or [B, 1, K], all are."""
+    every = values.ndim == 3 and values.shape[:2] == real.shape
+    return values[real] if every else values.reshape(-1, values.shape[-1])
+
+
 def activation_ranges(model: ir.Model, rows: CalibrationRows, activations: Sequence[str]) -> dict[str, Floats]:
     """Largest |x| per channel [K] of the named activations, over all real tokens of the rows.
 
@@ -42,8 +48,7 @@ def activation_ranges(model: ir.Model, rows: CalibrationRows, activations: Seque
     ranges: dict[str, Floats] = {}
     for batch in rows.run(model, activations):
         for name, array in zip(activations, batch.outputs, strict=True):
-            tokens = array if array.ndim == 2 else array[batch.real]  # [tokens, K]
-            largest = np.abs(tokens).max(axis=0)
+            largest = np.abs(real_tokens(array, batch.real)).max(axis=0)
             ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
     if not ranges:
         raise ValueError("no calibration rows")

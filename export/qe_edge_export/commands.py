@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from qe_edge.commands.extras import require
+from qe_edge.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -19,12 +20,13 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that qe-edge train wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="Folder to write the bundle to.")],
     precision: Annotated[
-        Literal["fp32", "fp16", "w8a8", "int8", "int4"],
+        Literal["fp32", "fp16", "w8a8", "w4a8", "int8", "int4", "auto"],
         typer.Option(
             "-p",
             "--precision",
             help="fp32: the reference; fp16: half of it, for GPUs; w8a8: 8-bit weights and activations, for CPUs; "
-            "int8, int4: weights alone in 8 or 4 bits, for little memory.",
+            "w4a8: the same from weights stored in 4 bits; int8, int4: weights alone in 8 or 4 bits, for little "
+            "memory; auto: all of them are tried and the fastest of the good ones is written.",
         ),
     ] = "w8a8",
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
@@ -39,6 +41,33 @@ def export(
             help="Insist that the adapter becomes part of the weights. LoRA always does; routed experts cannot.",
         ),
     ] = False,
+    keep_layers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Linear layers that stay in float32, the most harmful ones first; auto: as many as the gate asks for.",
+        ),
+    ] = "0",
+    candidates: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="auto: precisions to try, with commas; all that the device runs if not given."
+        ),
+    ] = "",
+    auto_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LOSS", help="auto: most Spearman correlation with human scores that may be lost.  [default: 0.003]"
+        ),
+    ] = None,
+    prefer: Annotated[
+        Literal["speed", "size"] | None,
+        typer.Option(help="auto: what decides among those that are good enough.  [default: speed]"),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="auto: where the speed is measured; a GPU where there is one if not given."),
+    ] = None,
 ) -> None:
     """Turn a training run into a bundle that scores without torch.
 
@@ -47,9 +76,27 @@ def export(
     """
     require("export", "torch", "transformers", "peft", "onnx", "onnxscript")
     require("cpu", "onnxruntime")
-    from qe_edge_export.export import export_run
+    if precision == "auto":
+        from qe_edge_export.auto import AUTO_LOSS, Choice, export_best
 
-    bundle = export_run(run, output, precision, force, _say, data, merge=merge)
+        if keep_layers != "0":
+            raise UsageError(
+                f"--keep-layers {keep_layers}: not with --precision auto; export with the precision it finds"
+            )
+        names = [name.strip() for name in candidates.split(",") if name.strip()]
+        loss = AUTO_LOSS if auto_loss is None else auto_loss
+        choice = Choice(names, loss, prefer or "speed", device or "auto")
+        bundle = export_best(run, output, choice, force, _say, data, merge=merge)
+    else:
+        from qe_edge_export.export import export_run
+        from qe_edge_export.keeping import parse_keep
+
+        if candidates or auto_loss is not None or prefer or device:
+            raise UsageError(
+                f"--precision {precision}: --candidates, --auto-loss, --prefer and --device choose a precision; "
+                "leave them out, or use --precision auto"
+            )
+        bundle = export_run(run, output, precision, force, _say, data, merge=merge, keep=parse_keep(keep_layers))
     size = bundle.size / (1 << 20)
     _say(f"{bundle.folder}: {bundle.spec.name}@{bundle.digest}, {bundle.spec.precision}, {size:.1f} MiB")
 

@@ -27,8 +27,9 @@ REMEDIES = MappingProxyType(
         "fp32": "nothing was written; check that base and tables are those of the training",
         "fp16": "nothing was written; export with --precision fp32",
         **dict.fromkeys(
-            ("w8a8", "int8", "int4"),
-            "nothing was written; export with --precision fp32, which changes the scores least",
+            ("w8a8", "w4a8", "int8", "int4"),
+            "nothing was written; keep the most harmful layers in float32 with --keep-layers auto, or export with "
+            "--precision fp32",
         ),
     }
 )
@@ -58,6 +59,7 @@ BOUNDS = MappingProxyType(
         # Integers move every score a little: what counts is the order of the rows.
         "w8a8": Bounds(None, None, movement=0.01, spearman_with_trained=0.95, loss=0.01),
         "int8": Bounds(None, None, movement=0.01, spearman_with_trained=0.98, loss=0.01),
+        "w4a8": Bounds(None, None, movement=0.01, spearman_with_trained=0.9, loss=0.01),
         "int4": Bounds(None, None, movement=0.01, spearman_with_trained=0.9, loss=0.01),
     }
 )

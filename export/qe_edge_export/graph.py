@@ -205,13 +205,15 @@ def _append(graph: ir.Graph, operator: str, inputs: list[ir.Value], output: str,
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on optional packages and on torch's own deprecations."""
+    """Without the exporter's remarks on optional packages, on torch's own deprecations, and on forwards that
+    `last_position_above` changes and restores."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*is deprecated", category=FutureWarning)
+            warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
             yield
     finally:
         log.setLevel(level)

@@ -74,6 +74,21 @@ def write_bundle(folder: Path, model: ir.Model, tokenizer: Path, spec: BundleSpe
     return open_bundle(folder)
 
 
+def adopt_bundle(source: Path, folder: Path, spec: BundleSpec, force: bool) -> Bundle:
+    """Move a bundle that lies on the same disk to `folder`, with another spec, whose `files` are those it has.
+
+    Raises OutputError as `write_bundle` does.
+    """
+    check_target(folder, force)
+    try:
+        write_spec(source, spec)
+        open_bundle(source)
+        _move(source, folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}; give another -o") from None
+    return open_bundle(folder)
+
+
 def save_model(model: ir.Model, folder: Path) -> None:
     """Write `model.onnx` and, beside it, `model.onnx.data` with all tensors of more than 256 bytes.
 

@@ -60,7 +60,8 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if bundle.prompt.uses_languages:
         yield "languages", ", ".join(map(_pair_names, spec.language_pairs))
     yield "score", spec.score_scale
-    yield "tap", f"{spec.tap_label} ({spec.strategy}): {spec.blocks_kept} of {spec.blocks_total} blocks"
+    upper = f", {spec.blocks_kept - spec.full_blocks} of them on the last token alone" if spec.full_blocks else ""
+    yield "tap", f"{spec.tap_label} ({spec.strategy}): {spec.blocks_kept} of {spec.blocks_total} blocks{upper}"
     yield "precision", spec.precision
     yield "token limit", f"{spec.token_limit} tokens a prompt"
     yield "format version", str(spec.format_version)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
+from qe_edge.commands.ending import ended_in_order, occupy_closed_streams
 from qe_edge.commands.extras import require
+from qe_edge.commands.folder import Engine, FolderRun
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, UsageError
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
+from qe_edge.shards.shard import Options
+from qe_edge.table.formats import check_output, open_any
+from qe_edge.table.inputs import file_facts, unchanged
 from qe_edge.table.items import Input
 from qe_edge.table.journal import Identity
 from qe_edge.table.output import open_output
 from qe_edge.table.parallel import open_parallel
-from qe_edge.table.quoting import Quoting
 from qe_edge.table.report import Report
 from qe_edge.table.stream import OnTruncate, RowScorer, score_input
-from qe_edge.table.table import open_table
+from qe_edge.table.text import STDIN
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -30,8 +34,9 @@ def score(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE.tsv",
-            help="Table with the columns that the bundle reads, source and translation; - is standard input.",
+            metavar="FILE",
+            help="Table (.tsv, .jsonl, .parquet) with the columns that the bundle reads, source and translation; "
+            "- is standard input; or a folder of such tables.",
         ),
     ] = None,
     output: Annotated[
@@ -83,6 +88,18 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew where an interrupted run left a part of the output.")
     ] = False,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="For a folder: one table after the other in this process, or several at once with Ray."),
+    ] = Engine.PROCESS,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With Ray: scorers at once, of --threads each; all cores if not given."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With Ray: a running cluster, as host:6379; this machine if not given."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary, only warnings.")] = False,
 ) -> None:
     """Score the translations in a TSV file, or the texts that a bundle was trained to score.
@@ -90,25 +107,54 @@ def score(
     Needs no reference translations. Writes every row, in order, with two more cells: qe_score (on the bundle's scale;
     for translations normally 0 to 100, higher is better) and qe_status. Messages go to standard error.
 
-    Exit code 0: all rows could be read; 4: some could not and are marked invalid; others: see docs/scoring.md.
+    Exit code 0: all rows could be read and scored; 4: some could not and are marked invalid; others: docs/scoring.md.
     """
+    occupy_closed_streams()
+    if engine is not Engine.RAY and (workers is not None or address is not None):
+        raise UsageError("--workers and --address are for --engine ray; add it, or leave them out")
+    if file is not None and output is not None and Path(file).is_dir():
+        if sources is not None or translations is not None:
+            raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
+        run = FolderRun(
+            Path(file),
+            Path(output),
+            model or EMBEDDED_BUNDLE,
+            Options(lp, quoting, fields, on_truncate),
+            restart,
+            quiet,
+        )
+        with ended_in_order():
+            if engine is Engine.RAY:
+                run.on_ray(device, threads, cache, workers, address)
+            else:
+                run.in_process(lambda bundle: load_scorer(bundle, device, threads, cache))
+        return
+    if engine is Engine.RAY:
+        raise UsageError("--engine ray is for folders of tables; give a folder, and -o FOLDER")
     report = Report(sys.stderr, quiet=quiet)
     inputs = [path for path in (file, sources, translations) if path is not None]
-    bundle = open_bundle(model or EMBEDDED_BUNDLE)
-    with ExitStack() as opened:
+    with ended_in_order(), ExitStack() as opened:
+        if file is not None:
+            check_output(file, output)
+        bundle = open_bundle(model or EMBEDDED_BUNDLE)
+        begun = file_facts([path for path in inputs if Path(path).is_file()])
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
-        resumable = all(Path(path).is_file() for path in inputs)  # what is read from a pipe cannot be read again
-        target = opened.enter_context(open_output(output, inputs, resumable=resumable, restart=restart))
+        resumable = len(begun) == len(inputs)  # what is read from a pipe cannot be read again
+        target = opened.enter_context(
+            open_output(output, inputs, resumable=resumable, restart=restart, finish=source.finish)
+        )
         scorer = load_scorer(bundle, device, threads, cache)
         if resumable:
             chosen = {"lp": lp, "quoting": quoting, "fields": fields, "on_truncate": on_truncate}
-            target.resume(Identity.of(inputs, scorer.signature, chosen))
+            target.resume(Identity(begun, scorer.signature, chosen))
         report.start(scorer.signature, source.said, source.assumed)
         try:
-            tally = score_input(source, scorer, target, on_truncate, report)
+            with unchanged(begun):
+                tally = score_input(source, scorer, target, on_truncate, report)
         except BaseException as error:
-            if target.progress.rows and not isinstance(error, InputError):  # with this input it would end again
-                report.kept(target.progress.rows, str(output))
+            if target.kept and not isinstance(error, InputError):  # with this input it would end again
+                with suppress(OSError):  # after a hang-up there may be no terminal to tell
+                    report.kept(target.kept, str(output))
             raise
         finally:
             scorer.close()
@@ -135,11 +181,12 @@ def _open(
     fields: str | None,
 ) -> AbstractContextManager[Input]:
     """The input that the options name."""
+    if STDIN in (file, sources, translations) and sys.stdin is None:
+        raise InputError("stdin: is closed; give a file, or a pipe that is open")
     if file is not None:
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a table or --sources and --translations, not both")
-        told = None if quoting == "auto" else Quoting(quoting)
-        return open_table(file, prompt=prompt, lp=lp, quoting=told, fields=fields)
+        return open_any(file, prompt=prompt, lp=lp, quoting=quoting, fields=fields)
     if sources is None or translations is None:
         raise UsageError("nothing to score; give FILE.tsv (- for standard input), or both --sources and --translations")
     if fields is not None or quoting != "auto":

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from threading import RLock
 
-from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, length_sorted_batches
+from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_batches
 from qe_edge.scoring.graph import Graph, Past
+
+Outcome = float | str
+"""The score of a row, which is finite, or why there is none: one line with what to do."""
+NO_MEMORY = "not enough memory to run this row even alone; free some memory, give fewer --threads, or shorten the row"
 
 
 class Engine:
     """A graph and the threads that run it: on a CPU one a core, each with a batch of its own (docs/architecture.md).
 
-    workers: batches run at once; token_budget: padded tokens of a batch. Neither changes a score.
+    workers: batches run at once; token_budget: padded tokens of a batch. Neither changes a score. A batch for which
+    there is not enough memory is run in halves, down to single rows.
     """
 
     def __init__(self, graph: Graph, workers: int = 1, token_budget: int = TOKEN_BUDGET) -> None:
@@ -20,26 +28,69 @@ class Engine:
         self.workers = workers
         self.token_budget = token_budget
         self._pool = ThreadPoolExecutor(workers, "qe-edge")
+        self._short_of_memory = RLock()
 
-    def submit(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> Future[list[float]]:
-        """The scores of a unit's rows, in the order of its families, once a worker has run it.
+    def submit(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> Future[list[Outcome]]:
+        """The outcomes of a unit's rows, in the order of its families, once a worker has run it.
 
         past: of the language pair's prefix; bodies: token ids of all rows, which the unit's indices point into.
+        Raises MemoryError when the system has no room for a worker's thread.
         """
-        return self._pool.submit(self._run, past, unit, bodies)
+        try:
+            return self._pool.submit(self._run, past, unit, bodies)
+        except RuntimeError as error:
+            if "start new thread" not in str(error):  # such as a pool that is closed
+                raise
+            raise MemoryError(str(error)) from error
 
     def close(self) -> None:
-        """Let the workers go once they have finished what they are running; what they have not begun is left out."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Wait for what the workers are running and let them go; what they have not begun is left out."""
+        self._pool.shutdown(cancel_futures=True)
 
-    def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[float]:
-        scores: list[float] = []
-        pasts = self.graph.extend(past, [family.beginning for family in unit])
-        for family, before in zip(unit, pasts, strict=True):
+    def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for family, before in self._begun(past, unit):
             rest = [bodies[row][len(family.beginning) :] for row in family.rows]
-            found = [0.0] * len(rest)
+            found: dict[int, Outcome] = {}
             for batch in length_sorted_batches([len(ids) for ids in rest], self.token_budget):
-                for row, score in zip(batch, self.graph.scores(before, [rest[i] for i in batch]), strict=True):
-                    found[row] = score
-            scores += found
-        return scores
+                found |= zip(batch, self._outcomes(before, [rest[i] for i in batch]), strict=True)
+            outcomes += [found[row] for row in range(len(rest))]
+        return outcomes
+
+    def _begun(self, past: Past, unit: Unit) -> list[tuple[Family, Past]]:
+        """Each family with the past of its rows. Without memory for that, the same rows sharing nothing."""
+        with suppress(MemoryError):
+            return list(zip(unit, self.graph.extend(past, [family.beginning for family in unit]), strict=True))
+        return [(Family([], family.rows), past) for family in unit]
+
+    def _outcomes(self, past: Past, bodies: Sequence[list[int]]) -> list[Outcome]:
+        """Outcomes of a batch.
+
+        Without memory for it the batch is tried again, and in parts, while no other worker does so: what they hold
+        meanwhile would be missing once more.
+        """
+        with suppress(MemoryError):
+            return self._scores(past, bodies)
+        with self._short_of_memory:
+            return self._in_parts(past, bodies)
+
+    def _in_parts(self, past: Past, bodies: Sequence[list[int]]) -> list[Outcome]:
+        """Outcomes of a batch, run in halves of halves as far as the memory asks for it."""
+        with suppress(MemoryError):
+            return self._scores(past, bodies)
+        if len(bodies) == 1:
+            return [NO_MEMORY]
+        half = len(bodies) // 2
+        return self._in_parts(past, bodies[:half]) + self._in_parts(past, bodies[half:])
+
+    def _scores(self, past: Past, bodies: Sequence[list[int]]) -> list[Outcome]:
+        return [_checked(score) for score in self.graph.scores(past, bodies)]
+
+
+def _checked(score: float) -> Outcome:
+    """The score, unless it is infinite or not a number, as when 16 bits overflow."""
+    if math.isfinite(score):
+        return score
+    return (
+        f"the model's score is {score}, no finite number; take a bundle in fp32 (export --precision), or drop the row"
+    )

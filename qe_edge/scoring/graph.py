@@ -18,7 +18,7 @@ from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-CPU_PRECISIONS = {"w8a8"}
+CPU_PRECISIONS = {"w8a8", "w4a8"}
 """Precisions whose operator, MatMulIntegerToFloat, ONNX Runtime has for the CPU only."""
 
 
@@ -44,8 +44,10 @@ class KeyValueShape:
 Past = dict[str, NDArray[Any]]
 """Feeds of one prefix: name -> float32 [1, G, P, D]."""
 
-OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
+OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "alloc_failed")
 """What ONNX Runtime's message holds, in lower case, when it found no memory."""
+SAYS_NOTHING = 4
+"""ONNX Runtime's severity above that of errors: each of them is raised as well, and would be told twice."""
 
 ONLY_FETCHED = ort.RunOptions()
 ONLY_FETCHED.only_execute_path_to_fetches = True
@@ -79,8 +81,8 @@ class Graph:
     `threads` threads of ONNX Runtime, and one each is faster than all of them on one batch (docs/performance.md).
     profile: where files of ONNX Runtime's profile begin, to time every node; see `end_profile`.
 
-    Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, and DeviceError when the
-    device cannot be used: there is no silent change to another device.
+    Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, DeviceError when the
+    device cannot be used (there is no silent change to another device), and MemoryError when there is not enough.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Graph:
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = SAYS_NOTHING
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
@@ -97,7 +99,7 @@ class Graph:
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
             self._session = ort.InferenceSession(str(model), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a class per status code, all direct children of Exception
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = _reason(error)
             if device != "cpu":
                 raise _not_initialised(device, reason) from error
             raise BundleError(f"{model}: ONNX Runtime cannot load the graph ({reason}); {REBUILD}") from error
@@ -173,9 +175,7 @@ class Graph:
         try:
             return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}, options))
         except Exception as error:  # as when the graph is loaded: no common class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            if any(sign in reason.lower() for sign in OUT_OF_MEMORY):
-                raise MemoryError(reason) from error
+            reason = _reason(error)
             raise BundleError(f"{self._model}: the graph failed ({reason}); {REBUILD}") from error
 
 
@@ -192,6 +192,14 @@ def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str
             raise
         # The GPU build of ONNX Runtime offers CUDA on machines without a usable GPU, too.
         return Graph(model, shape, "cpu", threads)
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, in one line. Raises MemoryError when that is that there is no memory left."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError) or any(sign in reason.lower() for sign in OUT_OF_MEMORY):
+        raise MemoryError(reason) from error
+    return reason
 
 
 def _not_initialised(device: str, reason: str) -> DeviceError:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -20,16 +20,17 @@ from tokenizers import Tokenizer
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
-from qe_edge.errors import BundleError, InputError
-from qe_edge.languages import english_name, resolve
+from qe_edge.errors import BundleError
 from qe_edge.rows import Row, Score, Status
 from qe_edge.scoring.batching import CUDA_TOKEN_BUDGET, TOKEN_BUDGET, Unit, plan
-from qe_edge.scoring.engine import Engine
+from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
+from qe_edge.scoring.row_languages import language_names, with_codes, without_languages
 from qe_edge.scoring.screening import blocking_status, scored_status
 from qe_edge.scoring.tuning import Tuning, load_tuning
 from qe_edge.tokens import Pair, PromptEncoder
+from qe_edge.unscored import Unscored
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -47,14 +48,15 @@ PREFIXES = 64
 class _Answer:
     """What becomes of one distinct row."""
 
-    unit: Future[list[float]]
+    unit: Future[list[Outcome]]
     place: int
-    """of its score among those of the unit"""
+    """of its outcome among those of the unit"""
     truncated: bool
 
-    def wait(self) -> Known:
-        """The score, once the unit has run, and whether the texts had to be shortened."""
-        return self.unit.result()[self.place], self.truncated
+    def wait(self) -> Known | str:
+        """Once the unit has run: the score and whether the texts had to be shortened, or why there is no score."""
+        outcome = self.unit.result()[self.place]
+        return outcome if isinstance(outcome, str) else (outcome, self.truncated)
 
 
 class Job(NamedTuple):
@@ -64,7 +66,7 @@ class Job(NamedTuple):
     """of the prefix of its language pair"""
     unit: Unit
     bodies: list[list[int]]
-    """token ids of all rows of the language pair"""
+    """token ids of all rows of the language pair, after that past"""
     rows: list[int]
     """which rows these are"""
     truncated: list[bool]
@@ -157,16 +159,16 @@ class Scorer:
     @property
     def signature(self) -> str:
         """What produced the scores, in one line to be kept beside them."""
-        spec = self.bundle.spec
-        bundle, device = f"bundle {spec.name}@{self.bundle.digest}", self.engine.graph.device
-        return f"qe-edge {qe_edge.__version__} | {bundle} | {spec.tap_label} | {spec.precision} | {device}"
+        return signature(self.bundle, self.engine.graph.device)
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
 
-        Raises UsageError for a row with another number of texts than the prompt has, unless it has a fault.
+        A row for which there is not enough memory, or whose score is not a finite number, is `Unscored`. Raises
+        UsageError for a row with another number of texts than the prompt has, unless it has a fault, and MemoryError
+        when there is not enough for what the rows have in common.
         """
-        stream = map(_with_codes if self._prompt.uses_languages else _without_languages, rows)
+        stream = map(with_codes if self._prompt.uses_languages else without_languages, rows)
         begun: deque[_Begun] = deque()
         try:
             while window := list(islice(stream, WINDOW)):
@@ -194,7 +196,14 @@ class Scorer:
         return _Begun(window, blocked, known, answers)
 
     def _finish(self, begun: _Begun) -> Iterator[Score]:
-        found = {key: answer.wait() for key, answer in begun.answers.items()}
+        found: dict[bytes, Known] = {}
+        missing: dict[bytes, str] = {}
+        for key, answer in begun.answers.items():
+            outcome = answer.wait()
+            if isinstance(outcome, str):
+                missing[key] = outcome
+            else:
+                found[key] = outcome
         if self._cache is not None:
             self._cache.keep(found.items())
         scores = begun.known | found
@@ -202,8 +211,10 @@ class Scorer:
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status)
+            elif (key := _key(row)) in missing:
+                yield Unscored(None, Status.INVALID, missing[key])
             else:
-                score, truncated = scores[_key(row)]
+                score, truncated = scores[key]
                 yield Score(score, scored_status(row, self._prompt, truncated, self._trained_pairs))
 
     def _remember(self, scores: dict[bytes, Known]) -> None:
@@ -228,15 +239,23 @@ class Scorer:
 
     def jobs(self, rows: Sequence[Row]) -> Iterator[Job]:
         """What there is to run for some rows that can be scored, tokenised and planned."""
-        pairs = [_names(row) for row in rows]
+        pairs = [language_names(row) for row in rows]
         bodies = self.encoder.bodies([(pair, row.texts) for pair, row in zip(pairs, rows, strict=True)])
         by_pair: dict[Pair, list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
             by_pair[pair].append(index)
         for pair, members in by_pair.items():
-            ids, truncated = [bodies[i].ids for i in members], [bodies[i].truncated for i in members]
+            past, ids = self._after_prefix(pair, [bodies[i].ids for i in members])
+            truncated = [bodies[i].truncated for i in members]
             for unit in plan(ids, [rows[i].texts[0] for i in members], self.engine.token_budget):
-                yield Job(self._prefix(pair), unit, ids, members, truncated)
+                yield Job(past, unit, ids, members, truncated)
+
+    def _after_prefix(self, pair: Pair, bodies: list[list[int]]) -> tuple[Past, list[list[int]]]:
+        """The past of a prefix and the bodies after it; without memory for that, no past and all tokens as bodies."""
+        with suppress(MemoryError):
+            return self._prefix(pair), bodies
+        prefix = self.encoder.fixed(pair).prefix
+        return self.engine.graph.nothing, [[*prefix, *body] for body in bodies]
 
     def _prefix(self, pair: Pair) -> Past:
         if pair not in self._prefixes:
@@ -247,43 +266,17 @@ class Scorer:
         return self._prefixes[pair]
 
 
+def signature(bundle: Bundle, device: str) -> str:
+    """The signature of a scorer with this bundle on "cpu" or "cuda"."""
+    spec = bundle.spec
+    named = f"bundle {spec.name}@{bundle.digest}"
+    return f"qe-edge {qe_edge.__version__} | {named} | {spec.tap_label} | {spec.precision} | {device}"
+
+
 def _cancel(answers: Iterable[_Answer]) -> None:
     """Leave out what no worker has begun."""
     for answer in answers:
         answer.unit.cancel()
-
-
-def _with_codes(row: Row) -> Row:
-    """The row with its languages as codes; with a fault if one of them is unknown."""
-    if row.fault is not None:
-        return row
-    codes = _codes(row.source_language, row.target_language)
-    if codes is None:
-        return replace(row, fault=f"unknown language in {row.pair!r}")
-    if codes == (row.source_language, row.target_language):
-        return row
-    return replace(row, source_language=codes[0], target_language=codes[1])
-
-
-def _without_languages(row: Row) -> Row:
-    """The row without its languages, which play no part in a prompt that names none."""
-    return replace(row, source_language="", target_language="")
-
-
-@lru_cache(maxsize=4096)
-def _codes(source_language: str, target_language: str) -> tuple[str, str] | None:
-    """Codes of both languages, or None: `resolve` remembers answers but not refusals, which take it long."""
-    try:
-        return resolve(source_language), resolve(target_language)
-    except InputError:
-        return None
-
-
-def _names(row: Row) -> Pair:
-    """English names of a row's languages; two empty ones for a row without them."""
-    if not row.source_language:
-        return "", ""
-    return english_name(row.source_language), english_name(row.target_language)
 
 
 def _key(row: Row) -> bytes:

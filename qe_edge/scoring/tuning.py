@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,17 @@ def load_tuning(bundle: Path) -> Tuning | None:
 def save_tuning(bundle: Path, tuning: Tuning) -> Path:
     """Keep a tuning for this machine; those of other machines stay. Raises OutputError when it cannot be written."""
     path = tuning_file(bundle)
+    new = path.with_name(f"{path.name}.new")
     try:
         kept = _entries(path) if path.exists() else {}
-        new = path.with_name(f"{path.name}.new")
         new.write_text(json.dumps(kept | {machine_name(): asdict(tuning)}, indent=2) + "\n", encoding="utf-8")
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()  # what a full disk took of it
         raise OutputError(
-            f"{path}: cannot be written: {error.strerror}; copy the bundle to a folder of your own, and tune it there"
+            f"{path}: cannot be written: {error.strerror}; free some space there, or copy the bundle to a folder of "
+            "your own and tune it there"
         ) from None
     return path
 

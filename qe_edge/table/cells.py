@@ -6,6 +6,8 @@ import re
 
 # A quoted cell: inner quote marks are doubled. Possessive, so that a doubled mark is never taken for the closing one.
 _QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
+# The same without the opening mark: the rest of a cell that an earlier line has begun.
+_CLOSING = re.compile(_QUOTED.pattern[1:])
 NEEDS_QUOTES = re.compile(r'["\t\r\n]')
 
 
@@ -14,7 +16,15 @@ class QuoteFaultError(ValueError):
 
 
 class OpenQuoteError(QuoteFaultError):
-    """A quoted cell that is not closed by the end of the text; more lines may close it."""
+    """A quoted cell that is not closed by the end of the text; more lines may close it.
+
+    cells: those before it, as written; begun: what there is of it.
+    """
+
+    def __init__(self, cells: list[str], begun: str) -> None:
+        super().__init__(f"quote mark not closed: {begun[:20]!r}")
+        self.cells = cells
+        self.begun = begun
 
 
 def split_quoted(text: str) -> list[str]:
@@ -23,13 +33,13 @@ def split_quoted(text: str) -> list[str]:
     Quote marks inside a cell that does not begin with one are plain text. Raises OpenQuoteError when a quoted cell
     is not closed, QuoteFaultError when text follows the closing quote.
     """
-    cells = []
+    cells: list[str] = []
     at = 0
     while True:
         if text.startswith('"', at):
             match = _QUOTED.match(text, at)
             if match is None:
-                raise OpenQuoteError(f"quote mark not closed: {text[at : at + 20]!r}")
+                raise OpenQuoteError(cells, text[at:])
             end = match.end()
             if end < len(text) and text[end] != "\t":
                 raise QuoteFaultError(f"text after a closing quote mark: {text[end - 1 : end + 20]!r}")
@@ -40,6 +50,11 @@ def split_quoted(text: str) -> list[str]:
         if end == len(text):
             return cells
         at = end + 1
+
+
+def closes_quote(line: str) -> bool:
+    """Whether a line ends the quoted cell that a line before it has begun."""
+    return _CLOSING.match(line) is not None
 
 
 def unquote(cell: str) -> str:

@@ -16,6 +16,8 @@ SOURCE_LANGUAGE_NAMES = ("src_lang",)
 TARGET_LANGUAGE_NAMES = ("tgt_lang",)
 SCORE_COLUMN = "qe_score"
 STATUS_COLUMN = "qe_status"
+NAMES_SHOWN = 12
+"""column names that a message lists; the others are counted"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,16 @@ def usual_names(prompt: Prompt) -> list[str]:
     return [accepted_names(field)[0] for field in prompt.fields]
 
 
-def from_header(header: Sequence[str], prompt: Prompt, place: str) -> Columns:
-    """Columns by name, in any case. `place` is the header's file:line.
+def columns_said(names: Sequence[str], prompt: Prompt, columns: Columns) -> str:
+    """For the person who runs it, e.g. "8 columns: source 'original', translation 'translation'"."""
+    texts = zip(usual_names(prompt), columns.texts, strict=True)
+    return f"{len(names)} columns: {', '.join(f'{name} {names[at]!r}' for name, at in texts)}"
+
+
+def from_header(header: Sequence[str], prompt: Prompt, place: str, *, fields_option: bool = True) -> Columns:
+    """Columns by name, in any case.
+
+    place: the header's file:line; fields_option: whether `--fields` could name them instead.
 
     Raises InputError for a column that is missing, found twice, or that the output is to add.
     """
@@ -48,7 +58,7 @@ def from_header(header: Sequence[str], prompt: Prompt, place: str) -> Columns:
     if taken:
         raise InputError(f"{place}: column {taken[0]!r} is there already; rename it, or score the file without it")
     return Columns(
-        tuple(_need(header, names, field, prompt, place) for field in prompt.fields),
+        tuple(_need(header, names, field, prompt, place, fields_option) for field in prompt.fields),
         _languages(header, names, place) if prompt.uses_languages else (),
     )
 
@@ -82,23 +92,32 @@ def _find(header: Sequence[str], names: Sequence[str], accepted: Sequence[str], 
     wanted = {_folded(name) for name in accepted}
     found = [position for position, name in enumerate(names) if name in wanted]
     if len(found) > 1:
-        both = " and ".join(repr(header[position]) for position in found)
-        raise InputError(f"{place}: columns {both} could each be the {accepted[0]}; rename all but one")
+        several = _listed([header[position] for position in found], " and ")
+        raise InputError(f"{place}: columns {several} could each be the {accepted[0]}; rename all but one")
     return found[0] if found else None
 
 
-def _need(header: Sequence[str], names: Sequence[str], field: str, prompt: Prompt, place: str) -> int:
+def _need(
+    header: Sequence[str], names: Sequence[str], field: str, prompt: Prompt, place: str, fields_option: bool
+) -> int:
     accepted = accepted_names(field)
     position = _find(header, names, accepted, place)
     if position is None:
         *others, last = accepted
         fields = ",".join(name.upper() for name in usual_names(prompt))
+        or_told = f", or give --fields {fields} ({'numbers' if len(prompt.fields) > 1 else 'its number'}) "
         raise InputError(
-            f"{place}: no {accepted[0]} column among {', '.join(map(shortened, header))}; name it "
-            f"{', '.join(others)}{' or ' if others else ''}{last}, or give --fields {fields} "
-            f"({'numbers' if len(prompt.fields) > 1 else 'its number'}) for a file without a header"
+            f"{place}: no {accepted[0]} column among {_listed(header, ', ')}; name it "
+            f"{', '.join(others)}{' or ' if others else ''}{last}"
+            f"{or_told + 'for a file without a header' if fields_option else ''}"
         )
     return position
+
+
+def _listed(names: Sequence[str], between: str) -> str:
+    """Names in a message: as many as a person reads, each shortened."""
+    more = [f"{len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
+    return between.join([*map(shortened, names[:NAMES_SHOWN]), *more])
 
 
 def _folded(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from qe_edge.rows import Row, Score
 
@@ -35,22 +36,25 @@ class Input:
     header: str
     """what the output begins with, line ending included; may be empty"""
     render: Callable[[Item, Score], str]
-    """the output of an item, line ending included"""
+    """what is written for an item, line ending included"""
     columns: Sequence[str] = ()
     """names of the columns, or their numbers in a table without a header"""
     quoting: str = "none"
     """how cells are written: none or csv"""
+    finish: Callable[[Path, Path], object] = Path.replace
+    """makes the output, its second argument, of the file in which all that was written lies, and which goes away"""
 
 
 def as_table_row(item: Item, score: Score) -> str:
     """The row as it was, with two more cells: the score with 4 decimals, or empty, and the status."""
-    return f"{item.text}\t{_value(score)}\t{score.status}{item.end}"
+    return f"{item.text}\t{score_cell(score)}\t{score.status}{item.end}"
 
 
 def as_score_line(item: Item, score: Score) -> str:
     """The score alone, with 4 decimals, or an empty line."""
-    return f"{_value(score)}{item.end}"
+    return f"{score_cell(score)}{item.end}"
 
 
-def _value(score: Score) -> str:
+def score_cell(score: Score) -> str:
+    """The score with 4 decimals, or nothing."""
     return "" if score.value is None else f"{score.value:.4f}"

@@ -16,13 +16,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qe_edge.errors import InputError
 from qe_edge.rows import Status
+from qe_edge.table.inputs import Facts
 from qe_edge.table.items import Item
 
 FORMAT = 1
@@ -34,20 +35,13 @@ SHOWN = 160
 class Identity:
     """What must be the same for a run to be continued."""
 
-    inputs: list[dict[str, Any]]
-    """path, size and modification time of every file read"""
+    inputs: list[Facts]
+    """of every file read"""
     scorer: str
     """signature: version, bundle, precision, device"""
     options: dict[str, Any]
     """of the command line, as far as they change the output"""
     format: int = FORMAT
-
-    @classmethod
-    def of(cls, paths: Sequence[str], scorer: str, options: Mapping[str, Any]) -> Identity:
-        """Of files as they are now."""
-        facts = [(str(Path(path).resolve()), Path(path).stat()) for path in paths]
-        inputs = [{"path": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for path, stat in facts]
-        return cls(inputs, scorer, dict(options))
 
     def difference(self, earlier: Mapping[str, Any]) -> str | None:
         """What was otherwise in an earlier run's identity, in words, or None."""
@@ -122,6 +116,11 @@ class Journal:
             os.fsync(stream.fileno())
         new.replace(self._path)
         self.progress = progress
+
+    @property
+    def kept(self) -> int:
+        """How many rows the next run of this identity would go on after: none once the journal is gone."""
+        return self.progress.rows if self._path.exists() else 0
 
     def forget(self) -> None:
         """Begin anew. Raises OSError."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.languages import parse_pair, resolve
-from qe_edge.table.detection import Detected
+from qe_edge.prompt import Prompt
+from qe_edge.table.columns import Columns
+from qe_edge.table.detection import Detected, detect_pair
 
 Codes = tuple[str, str]
 """Codes of source and target language, as et and en; two empty ones where the prompt names no language."""
@@ -33,6 +35,32 @@ class PairRule:
             return parse_pair(cells[self.cells[0]])
         source, target = (resolve(cells[at]) for at in self.cells)
         return source, target
+
+
+def table_rule(
+    lp: str | None,
+    prompt: Prompt,
+    columns: Columns,
+    names: Sequence[str],
+    first_rows: Iterable[Sequence[str]],
+    name: str,
+) -> PairRule:
+    """Where the languages of a table come from: `--lp`, its columns, or its first rows.
+
+    names: of the columns; first_rows: cells of the rows that languages may be detected from; name: what messages call
+    the table. Raises InputError when languages are needed and cannot be known, UsageError for a bad `lp`.
+    """
+    if not prompt.uses_languages:
+        return unused(lp)
+    columns_used = [names[at] for at in columns.languages]
+    if lp is not None:
+        return told(lp, columns_used)
+    if columns.languages:
+        return written(columns.languages, columns_used)
+    if not prompt.is_translation:
+        raise InputError(f"{name}: no languages, which the prompt names; add a column lp, or give them, as --lp et-en")
+    source, translation = columns.texts
+    return detected(detect_pair(((cells[source], cells[translation]) for cells in first_rows), name))
 
 
 def told(lp: str, ignored: Sequence[str] = ()) -> PairRule:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,17 @@ from qe_edge.table.text import STDIN
 CHECKPOINT_ROWS = 1024
 """After so many rows, what is done is put on the disk and noted in the journal. As many as a scorer's window, so that a
 run that is continued plans the same windows as one that was never interrupted."""
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space there and give the same command again",
+    errno.EDQUOT: "free some of your quota there and give the same command again",
+    errno.EFBIG: "files may grow no larger there: raise the limit (ulimit -f), or give another -o",
+    errno.ENOENT: "the folder is missing or was removed: make it, and give the same command again",
+    errno.EACCES: "no permission: make the folder writable, or give another -o",
+    errno.EROFS: "the file system is read-only: give another -o",
+}
+"""What to do about the usual errors of an output, by their number."""
 
 
 class Output:
@@ -56,6 +68,11 @@ class Output:
         """How far an earlier run, or this one, has come for good."""
         return Progress() if self._journal is None else self._journal.progress
 
+    @property
+    def kept(self) -> int:
+        """How many rows stay beside a file that is not finished, for the same command to go on after."""
+        return 0 if self._journal is None else self._journal.kept
+
     def write(self, text: str) -> None:
         """Raises OutputError when the text cannot be written, BrokenPipeError when nobody reads standard output."""
         with _reported(self._name):
@@ -84,7 +101,12 @@ class Output:
 
 @contextmanager
 def open_output(
-    path: str | None, inputs: list[str], *, resumable: bool = False, restart: bool = False
+    path: str | None,
+    inputs: list[str],
+    *,
+    resumable: bool = False,
+    restart: bool = False,
+    finish: Callable[[Path, Path], object] = Path.replace,
 ) -> Iterator[Output]:
     """Open standard output (None or "-") or a file.
 
@@ -92,6 +114,8 @@ def open_output(
     it is resumable, what an interrupted run has done stays beside it, too (`qe_edge.table.journal`), for
     `Output.resume`, unless `restart` throws it away; otherwise nothing is left after an error. A device or a pipe is
     written directly.
+
+    finish: makes the file, its second argument, of the one that was written (`Input.finish`).
 
     Raises OutputError at once when the path is one of the inputs, a directory, cannot be written, or is being written
     by another run.
@@ -109,11 +133,16 @@ def open_output(
     if target.exists() and not target.is_file():
         opened = _direct(path, target)
     elif resumable:
-        opened = _journalled(path, final, restart)
+        opened = _journalled(path, final, restart, finish)
     else:
-        opened = _renamed(path, final)
+        opened = _renamed(path, final, finish)
     with opened as output:
         yield output
+
+
+def beside(final: Path, end: str) -> Path:
+    """The hidden file .OUT.END beside an output."""
+    return final.with_name(f".{final.name}.{end}")
 
 
 @contextmanager
@@ -125,7 +154,7 @@ def _direct(path: str, target: Path) -> Iterator[Output]:
 
 
 @contextmanager
-def _renamed(path: str, final: Path) -> Iterator[Output]:
+def _renamed(path: str, final: Path, finish: Callable[[Path, Path], object]) -> Iterator[Output]:
     """A new file that takes its name at the end, or leaves nothing."""
     partial = final.with_name(f".{final.name}.{os.getpid()}.part")
     with _reported(path):
@@ -134,15 +163,15 @@ def _renamed(path: str, final: Path) -> Iterator[Output]:
         with _closed(path, stream):
             yield Output(stream, path)
         with _reported(path):
-            partial.replace(final)
+            finish(partial, final)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def _journalled(path: str, final: Path, restart: bool) -> Iterator[Output]:
+def _journalled(path: str, final: Path, restart: bool, finish: Callable[[Path, Path], object]) -> Iterator[Output]:
     """A file that can be continued where an interrupted run left it, and takes its name at the end."""
-    partial, notes, lock = (final.with_name(f".{final.name}.{end}") for end in ("part", "journal", "lock"))
+    partial, notes, lock = (beside(final, end) for end in ("part", "journal", "lock"))
     with _reported(path):
         os.scandir(final.parent).close()  # a lock would make the folder
     with _alone(path, lock):
@@ -159,7 +188,7 @@ def _journalled(path: str, final: Path, restart: bool) -> Iterator[Output]:
                     stream.flush()
                     os.fsync(stream.fileno())
             with _reported(path):
-                partial.replace(final)
+                finish(partial, final)
                 forget(notes)
         finally:
             if not notes.exists():  # nothing to continue from
@@ -197,6 +226,8 @@ def _closed(path: str, stream: BinaryIO) -> Iterator[None]:
 
 @contextmanager
 def _standard_output() -> Iterator[Output]:
+    if sys.stdout is None:
+        raise OutputError("stdout: is closed; open it, or give -o FILE")
     output = Output(sys.stdout.buffer, "stdout")
     try:
         yield output
@@ -214,9 +245,8 @@ def _reported(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(
-            f"{name}: cannot be written ({error.strerror}); check the folder, its permissions and free space"
-        ) from None
+        remedy = REMEDIES.get(error.errno or 0, "check the folder, its permissions and free space")
+        raise OutputError(f"{name}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
 def _same_file(target: Path, name: Path) -> bool:

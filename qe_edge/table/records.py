@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from qe_edge.table.cells import OpenQuoteError, QuoteFaultError, split_quoted, unquote
+from qe_edge.table.cells import OpenQuoteError, QuoteFaultError, closes_quote, split_quoted, unquote
 from qe_edge.table.text import Line
 
 RECORD_CHARACTERS = 1 << 18
@@ -40,46 +40,63 @@ def quoted_records(lines: Iterable[Line]) -> Iterator[Record]:
 
     A quote mark that is never closed must not swallow the rows after it: when a record does not come out right (not
     closed, text after a closing quote, several lines that make the wrong number of cells or are rows of their own),
-    only its first line is given up, as a record with a fault, and reading goes on at the line after it.
+    only its first line is given up, as a record with a fault, and reading goes on at the line after it. A line that the
+    failed record ran over is not tried as the beginning of a longer one: that would end at the same place, and a file
+    could make it take time with the square of its length.
     """
     stream = iter(lines)
     again: deque[Line] = deque()
-    width = 0
+    width = tried = 0
 
     def next_line() -> Line | None:
         return again.popleft() if again else next(stream, None)
 
     while (first := next_line()) is not None:
         taken = [first]
-        record = alone = _quoted_record(taken)
-        size = len(first.text)
-        while isinstance(record, OpenQuoteError) and size <= RECORD_CHARACTERS:
-            line = next_line()
-            if line is None:
-                break
-            taken.append(line)
-            size += len(line.text)
-            if '"' in line.text:  # no other line can close the cell
-                record = _quoted_record(taken)
-        if isinstance(record, Record) and (record is alone or not width or _is_one_row(record, taken, width)):
-            width = width or len(record.cells)
-            yield record
-        else:
+        try:
+            cells = _written_cells(taken, next_line if first.number >= tried else lambda: None, width)
+        except QuoteFaultError as fault:
+            tried = max(tried, taken[-1].number)
             again.extendleft(reversed(taken[1:]))
-            yield Record(first.number, first.text.split("\t"), first.text, first.end, str(alone))
+            yield Record(first.number, first.text.split("\t"), first.text, first.end, str(fault))
+        else:
+            width = width or len(cells)
+            text = "".join(line.text + line.end for line in taken[:-1]) + taken[-1].text
+            yield Record(first.number, [unquote(cell) for cell in cells], text, taken[-1].end, None)
 
 
-def _is_one_row(record: Record, lines: list[Line], width: int) -> bool:
+def _written_cells(taken: list[Line], next_line: Callable[[], Line | None], width: int) -> list[str]:
+    """Cells, as written, of the record that begins with the one line in `taken`; lines that it goes on with are added.
+
+    width: the number of cells of a row, or 0 if unknown. Raises the fault of the first line when no record comes out.
+    A record is not split anew for every line: no file can make it slow.
+    """
+    try:
+        return split_quoted(taken[0].text)
+    except OpenQuoteError as fault:
+        alone, cells, begun = fault, fault.cells, [fault.begun]
+    size = len(taken[0].text)
+    while size <= RECORD_CHARACTERS and (line := next_line()) is not None:
+        begun += (taken[-1].end, line.text)
+        size += len(taken[-1].end) + len(line.text)
+        taken.append(line)
+        if not closes_quote(line.text):
+            continue
+        try:
+            cells += split_quoted("".join(begun))
+        except OpenQuoteError as fault:  # this line begins another cell that goes on
+            cells += fault.cells
+            begun = [fault.begun]
+        except QuoteFaultError:
+            break
+        else:
+            if width and not _is_one_row(cells, taken, width):
+                break
+            return cells
+    raise alone
+
+
+def _is_one_row(cells: list[str], lines: list[Line], width: int) -> bool:
     """Whether several lines are one row with line breaks, and not whole rows that a stray quote mark ties together."""
     whole_rows = all(line.text.count("\t") == width - 1 for line in lines)
-    return len(record.cells) == width and not whole_rows
-
-
-def _quoted_record(lines: list[Line]) -> Record | QuoteFaultError:
-    last = lines[-1]
-    text = "".join(line.text + line.end for line in lines[:-1]) + last.text
-    try:
-        cells = split_quoted(text)
-    except QuoteFaultError as fault:
-        return fault
-    return Record(lines[0].number, [unquote(cell) for cell in cells], text, last.end, None)
+    return len(cells) == width and not whole_rows

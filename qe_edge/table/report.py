@@ -65,11 +65,15 @@ class Report:
             return
         seconds = time.monotonic() - self._started
         rows = sum(statuses.values())
-        counts = ", ".join(f"{statuses[status]} {status}" for status in reversed(Status) if status in statuses)
         new = rows - self._before
         some = f"{rows} rows, {new} of them" if self._before else f"{rows} rows"
-        self._say(f"{some} in {seconds:.1f} s ({new / seconds:.1f} rows/s): {counts}")
+        self._say(f"{some} in {seconds:.1f} s ({new / seconds:.1f} rows/s): {counts_said(statuses)}")
 
     def _say(self, text: str) -> None:
         clear = _CLEAR if self._shows_progress else ""
         print(f"{clear}{text}", file=self._stream, flush=True)
+
+
+def counts_said(statuses: Mapping[Status, int]) -> str:
+    """Rows per status, those that occurred, from the least to the most important: "998 ok, 2 truncated"."""
+    return ", ".join(f"{statuses[status]} {status}" for status in reversed(Status) if status in statuses)

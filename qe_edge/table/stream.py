@@ -14,6 +14,7 @@ from qe_edge.table.items import Input, Item
 from qe_edge.table.journal import Progress, RowHash
 from qe_edge.table.output import Output
 from qe_edge.table.report import Report
+from qe_edge.unscored import Unscored
 
 
 class OnTruncate(StrEnum):
@@ -58,8 +59,9 @@ def score_input(
         output.write(source.header)
     tally = Counter(earlier.tally)
     for done, (item, score) in enumerate(_scored(source.items, scorer), earlier.rows + 1):
-        if item.row.fault is not None:
-            report.fault(item.place, item.row.fault)
+        fault = score.reason if isinstance(score, Unscored) else item.row.fault
+        if fault is not None:
+            report.fault(item.place, fault)
         if score.status is Status.TRUNCATED and on_truncate is not OnTruncate.SCORE:
             if on_truncate is OnTruncate.FAIL:
                 lengths = " + ".join(str(len(text)) for text in item.row.texts)
@@ -75,6 +77,7 @@ def score_input(
             if output.due(done):
                 output.checkpoint(done, tally, read.digest)
         report.progress(done)
+    output.flush()
     return tally
 
 

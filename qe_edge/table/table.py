@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -11,10 +11,10 @@ from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.rows import Row
 from qe_edge.table.cells import quote
-from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, from_fields, from_header, usual_names
-from qe_edge.table.detection import DETECTION_ROWS, detect_pair
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, columns_said, from_fields, from_header
+from qe_edge.table.detection import DETECTION_ROWS
 from qe_edge.table.items import Input, Item, as_table_row
-from qe_edge.table.languages import PairRule, detected, told, unused, written
+from qe_edge.table.languages import PairRule, table_rule
 from qe_edge.table.quoting import Quoting, decide
 from qe_edge.table.records import Record, plain_records, quoted_records
 from qe_edge.table.text import BOM, open_text, text_fault
@@ -55,14 +55,13 @@ def open_table(
         window = list(islice(records, DETECTION_ROWS))
         if not window:
             raise InputError(f"{text.name}: a header and no rows; give a table with at least one row")
-        usable = [record for record in window if _fault(record, width) is None]
-        rule = _rule(lp, prompt, columns, names, usable, text.name)
+        usable = [record.cells for record in window if _fault(record, width) is None]
+        rule = table_rule(lp, prompt, columns, names, usable, text.name)
         reading = _Reading(text.name, columns, rule, width, used, end)
         decided = "decided from its start; override with --quoting" if quoting is None else "--quoting"
-        texts = zip(usual_names(prompt), columns.texts, strict=True)
         said = (
             f"read as {'CSV-quoted' if used is Quoting.CSV else 'unquoted'} TSV ({decided})",
-            f"{width} columns: {', '.join(f'{name} {names[at]!r}' for name, at in texts)}",
+            columns_said(names, prompt, columns),
             *rule.said,
         )
         yield Input(
@@ -121,23 +120,6 @@ def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:
     if most > width:
         raise InputError(f"{name}:1: {width} cells where --fields asks for column {most}; check --fields")
     return columns
-
-
-def _rule(
-    lp: str | None, prompt: Prompt, columns: Columns, names: Sequence[str], first_records: Sequence[Record], name: str
-) -> PairRule:
-    if not prompt.uses_languages:
-        return unused(lp)
-    columns_used = [names[at] for at in columns.languages]
-    if lp is not None:
-        return told(lp, columns_used)
-    if columns.languages:
-        return written(columns.languages, columns_used)
-    if not prompt.is_translation:
-        raise InputError(f"{name}: no languages, which the prompt names; add a column lp, or give them, as --lp et-en")
-    source, translation = columns.texts
-    texts = ((record.cells[source], record.cells[translation]) for record in first_records)
-    return detected(detect_pair(texts, name))
 
 
 def _fault(record: Record, width: int) -> str | None:

@@ -25,8 +25,10 @@ HEAD_BYTES = 1024
 ODD_SHARE = 0.3
 """a start with a larger share of control characters and undecodable bytes is not UTF-8 text"""
 BOM = b"\xef\xbb\xbf"
-_ODD = re.compile("[\x01-\x08\x0e-\x1f\udc80-\udcff]")
-_UNDECODED = re.compile("[\udc80-\udcff]")
+_ODD = re.compile("[\0-\x08\x0e-\x1f\udc80-\udcff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNDECODED = range(0xDC80, 0xDD00)
+"""surrogates that stand for a byte: 0xDC00 and its value"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,12 @@ def decode(raw: bytes, number: int) -> Line:
 
 def text_fault(text: str) -> str | None:
     """Why a row's text cannot be scored whatever its cells say, or None."""
-    odd = _UNDECODED.search(text)
+    odd = _SURROGATE.search(text)
     if odd is not None:
-        byte = ord(odd[0]) - 0xDC00
-        return f"not valid UTF-8: byte 0x{byte:02x} after {text[: odd.start()][-20:]!r}; save the file as UTF-8"
+        code, before = ord(odd[0]), text[max(odd.start() - 20, 0) : odd.start()]
+        if code in _UNDECODED:
+            return f"not valid UTF-8: byte 0x{code - 0xDC00:02x} after {before!r}; save the file as UTF-8"
+        return f"half a surrogate pair, U+{code:04X}, after {before!r}; write the whole character"
     if "\0" in text:
         return f"NUL byte after {text[: text.index(chr(0))][-20:]!r}; remove it"
     return None
@@ -115,7 +119,7 @@ def open_text(path: str, *, twice: bool = False) -> Iterator[TextInput]:
     """
     name = "stdin" if path == STDIN else path
     with ExitStack() as closing:
-        stream: BinaryIO = sys.stdin.buffer if path == STDIN else closing.enter_context(_open(path))
+        stream: BinaryIO = sys.stdin.buffer if path == STDIN else closing.enter_context(open_bytes(path))
         try:
             if twice and not stream.seekable():
                 copy = closing.enter_context(tempfile.TemporaryFile())
@@ -130,7 +134,8 @@ def open_text(path: str, *, twice: bool = False) -> Iterator[TextInput]:
         yield TextInput(name, sample.startswith(BOM), sample.removeprefix(BOM), stream, restart)
 
 
-def _open(path: str) -> BinaryIO:
+def open_bytes(path: str) -> BinaryIO:
+    """Open a file to be read. Raises InputError when it is missing, a directory or unreadable."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError:
@@ -145,8 +150,10 @@ def _open(path: str) -> BinaryIO:
 def _refuse_non_text(name: str, sample: bytes) -> None:
     if not sample.removeprefix(BOM):
         raise InputError(f"{name}: the file is empty; give a table with at least one row")
-    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{name}: the text is UTF-16; save it as UTF-8")
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        raise InputError(f"{name}: the text is UTF-16 or UTF-32; save it as UTF-8")
     head = sample[:HEAD_BYTES].decode("utf-8", "surrogateescape")
-    if "\0" in head or len(_ODD.findall(head)) > ODD_SHARE * len(head):
+    if len(_ODD.findall(head)) > ODD_SHARE * len(head):
         raise InputError(f"{name}: binary data or another encoding than UTF-8; give a text file saved as UTF-8")
+    if b"\n" not in sample and b"\r" in sample.rstrip(b"\r"):
+        raise InputError(f"{name}: lines end in bare carriage returns; save it with newlines (LF or CRLF) as line ends")

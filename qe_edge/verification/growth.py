@@ -1,13 +1,15 @@
 """What a graph's constants unpack to: a few bytes of a file must not become the whole memory of a machine.
 
 ONNX Runtime computes what depends on constants alone while it loads a graph. An export has computed all of that but
-for the type of some constants (`Cast`). `Expand` is the one operator of the list that makes a value as large as a
-constant says. Sizes that are computed while scoring are not bounded here.
+for the type of some constants (`Cast`) and the 8-bit weights that lie in the file with 4 bits (`QuantizeLinear`):
+neither gives more numbers than its first constant has. `Expand` is the one operator of the list that makes a value as
+large as a constant says. Sizes that are computed while scoring are not bounded here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from qe_edge.verification.nodes import Node
 from qe_edge.verification.tensors import Tensor
@@ -15,8 +17,11 @@ from qe_edge.verification.wire import WireError
 
 LARGEST_NUMBER = 8
 """bytes of the largest number that a graph computes with, an int64"""
-MULTIPLE = 16
-"""most bytes that constants may unpack to, for each byte of graph and weights"""
+UNPACKED = MappingProxyType({"Cast": LARGEST_NUMBER, "QuantizeLinear": 2})
+"""Operators that may read constants alone -> bytes of the largest number that they give."""
+MULTIPLE = 20
+"""most bytes that constants may unpack to, for each byte of graph and weights; of a weight in 4 bits and its share of
+divisor and zero point, 4.75 bits, they are counted as 10"""
 FREE = 1 << 20
 """bytes that they may unpack to in any graph, however small"""
 
@@ -37,10 +42,10 @@ def check_growth(nodes: Iterable[Node], tensors: Iterable[Tensor], file_bytes: i
     for node in nodes:
         read = [name for name in node.inputs if name]
         if all(name in elements for name in read):
-            if node.operator != "Cast" or len(read) != 1:
+            if node.operator not in UNPACKED or not read:
                 raise WireError(f"has a node {node.operator} that reads constants alone")
             elements.update(dict.fromkeys(node.outputs, elements[read[0]]))
-            unpacked += elements[read[0]] * LARGEST_NUMBER
+            unpacked += elements[read[0]] * UNPACKED[node.operator]
         elif node.operator == "Concat":
             sizes.update(dict.fromkeys(node.outputs, _product((sizes.get(name, 1) for name in read), allowed)))
         elif node.operator == "Expand" and len(read) == 2:

@@ -20,6 +20,7 @@ BOUNDS = MappingProxyType(
     {
         "blocks_kept": (0, 1024),
         "blocks_total": (1, 1024),
+        "full_blocks": (0, 1024),
         "kv_heads": (1, 1024),
         "head_dim": (1, 4096),
         "token_limit": (1, 1 << 17),

@@ -10,7 +10,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 test -f "$out/probe/probe.json" || qe-edge probe $here/probe.toml -o "$out/probe" --data "$sets" --rows 120 --dev-rows 150
 test -f "$out/allocate/allocation.json" || qe-edge allocate $base -o "$out/allocate" --blocks 20 --rank 20
 
-for name in strategies joint allocation beta grid; do
+for name in strategies joint allocation beta grid upper; do
   qe-edge sweep $here/$name.toml -o "$out/$name" --data "$sets"
 done
 

@@ -149,12 +149,13 @@ def test_nothing_is_computed_for_a_place_that_may_not_be_written(run: Run, bundl
 
 
 def test_an_unknown_precision_is_refused(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown precision 'int3'; known are fp32, fp16, w8a8, int8, int4"):
+    with pytest.raises(UsageError, match="unknown precision 'int3'; known are fp32, fp16, w8a8, w4a8, int8, int4"):
         export_run(run.folder, tmp_path / "bundle", "int3", False, silent)
 
 
 @pytest.mark.parametrize(
-    ("precision", "mean", "size"), [("fp16", 0.05, 0.52), ("w8a8", 2, 0.6), ("int8", 2, 0.6), ("int4", 4, 0.5)]
+    ("precision", "mean", "size"),
+    [("fp16", 0.05, 0.52), ("w8a8", 2, 0.6), ("w4a8", 4, 0.5), ("int8", 2, 0.6), ("int4", 4, 0.5)],
 )
 def test_every_precision_keeps_the_scores_and_shrinks_the_weights(
     run: Run,
@@ -257,7 +258,7 @@ def test_the_command_exports_from_another_data_folder(
 def test_the_command_offers_every_precision() -> None:
     offered = get_type_hints(export)["precision"]
 
-    assert get_args(offered) == PRECISIONS
+    assert get_args(offered) == (*PRECISIONS, "auto")
 
 
 def test_the_command_is_light_to_import() -> None:

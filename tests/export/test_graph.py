@@ -56,14 +56,13 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(
 
     with torch.no_grad():
         expected = whole(tokens, output_hidden_states=True, use_cache=False).hidden_states[-tap]
-        (at_once,), _ = cut.states(tokens, None)
-        prefix = cut.prefix(tokens[:, :6])
-        (after_prefix,), _ = cut.states(tokens[:, 6:], prefix)
+        (at_once,) = hidden_states(cut.decoder, tokens, cut.layers)
+        (after_prefix,), _ = cut.last_states(tokens[:, 6:], torch.tensor([8, 2]), cut.prefix(tokens[:, :6]))
 
     tolerance = 1e-5 * float(expected.abs().max())
     assert attention_limit(cut.decoder.config) >= 15  # type: ignore[arg-type]
     torch.testing.assert_close(at_once, expected, atol=tolerance, rtol=0)
-    torch.testing.assert_close(after_prefix, expected[:, 6:], atol=tolerance, rtol=0)
+    torch.testing.assert_close(after_prefix, expected[[0, 1], [14, 8]], atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

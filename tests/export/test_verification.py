@@ -11,7 +11,7 @@ import torch
 
 from qe_edge.verification.model import check_model
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
-from qe_edge_export.passes import quantise_w8a8, quantise_weight_only, simplify, to_half
+from qe_edge_export.passes import quantise_w4a8, quantise_w8a8, quantise_weight_only, simplify, to_half
 from qe_edge_export.samples import CalibrationRows, PairRows
 from qe_edge_export.writer import save_model
 from qe_edge_train.tapped import TappedRegressor
@@ -20,6 +20,7 @@ TinyRegressor = Callable[..., TappedRegressor]
 PRECISIONS: dict[str, Callable[[ir.Model, CalibrationRows], None]] = {
     "fp16": to_half,
     "w8a8": partial(quantise_w8a8, frequent=(3, 4)),
+    "w4a8": lambda model, rows: quantise_w4a8(model, rows, rows, frequent=(3, 4)),
     "int8": partial(quantise_weight_only, bits=8, frequent=(3, 4)),
     "int4": partial(quantise_weight_only, bits=4, embedding_bits=8),
 }

@@ -55,6 +55,17 @@ def test_half_of_the_depth_is_aligned_if_no_layer_is_named(recipe: Recipe) -> No
         aligned_layer(dataclasses.replace(recipe, alignment=Alignment(layer=4)), facts)
 
 
+def test_full_blocks_beyond_the_kept_ones_or_below_the_aligned_layer_are_refused(recipe: Recipe) -> None:
+    facts = base_facts(recipe.base)
+    head = Head(taps=(2,), full_blocks=2)
+    assert kept_blocks(dataclasses.replace(recipe, head=head, alignment=Alignment(layer=2)), facts) == 3
+
+    with pytest.raises(InputError, match=r"full_blocks = 4: the taps keep 3 of 4 blocks; lower it"):
+        kept_blocks(dataclasses.replace(recipe, head=Head(taps=(2,), full_blocks=4)), facts)
+    with pytest.raises(InputError, match=r"layer = 3: only 2 blocks run on all tokens of a sentence"):
+        kept_blocks(dataclasses.replace(recipe, head=head, alignment=Alignment(layer=3)), facts)
+
+
 @pytest.mark.parametrize(
     ("adapter", "counts"),
     [

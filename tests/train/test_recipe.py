@@ -71,6 +71,12 @@ def test_defaults_are_the_published_alope_settings() -> None:
         ({"target": {"loss_weight": 0}}, "[target] loss_weight = 0.0: must be above 0"),
         ({"evaluation": {"rows_per_pair": 1}}, "rows_per_pair = 1: 0 for all, or at least 2"),
         ({"optimiser": {"gradient_checkpointing": True}}, "needs share_prefix = false"),
+        ({"head": {"full_blocks": -1}}, "[head] full_blocks = -1: must not be negative; 0 means all"),
+        ({"head": {"full_blocks": 3}, "adapter": {"kind": "experts"}}, "routed experts are balanced over all tokens"),
+        (
+            {"head": {"full_blocks": 3}, "optimiser": {"gradient_checkpointing": True, "share_prefix": False}},
+            "[head] full_blocks: upper blocks share states, which gradient checkpointing would lose",
+        ),
     ],
 )
 def test_mistakes_are_named_with_file_and_remedy(change: dict[str, object], expected: str) -> None:

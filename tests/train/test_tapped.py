@@ -40,7 +40,7 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(tiny_base: Path, 
 
     with torch.no_grad():
         expected = whole(TOKENS, output_hidden_states=True).hidden_states[-tap]
-        (state,), _ = cut.states(TOKENS, None)
+        (state,) = hidden_states(cut.decoder, TOKENS, cut.layers)
 
     assert isinstance(cut.decoder.layers, torch.nn.ModuleList)
     assert len(cut.decoder.layers) == 4 - tap + 1

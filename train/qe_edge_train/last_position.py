@@ -10,7 +10,7 @@ Legend: B rows, S body tokens, P prefix tokens, H hidden size, G key/value heads
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import Cache
 
 
 @contextmanager
-def last_position_above(every: Sequence[nn.Module], full: int, last: Tensor) -> Iterator[None]:
+def last_position_above(every: nn.ModuleList, full: int, last: Tensor) -> Iterator[None]:
     """The blocks from index `full` on run on positions `last` [B] alone for the time of a call.
 
     The first of them is given states [B, S, H] of all positions, which all of them take keys and values from, and gives

@@ -13,6 +13,7 @@ from qe_edge_export.passes.half import to_half
 from qe_edge_export.passes.linear import linears_by_input
 from qe_edge_export.passes.simplify import simplify
 from qe_edge_export.passes.smoothing import ALPHA, smooth
+from qe_edge_export.passes.w4a8 import quantise_linears_to_4_bits
 from qe_edge_export.passes.w8a8 import quantise_linears
 from qe_edge_export.passes.weight_only import quantise_weights
 
@@ -20,6 +21,8 @@ __all__ = [
     "most_frequent",
     "quantise_embedding",
     "quantise_linears",
+    "quantise_linears_to_4_bits",
+    "quantise_w4a8",
     "quantise_w8a8",
     "quantise_weight_only",
     "quantise_weights",
@@ -43,6 +46,24 @@ def quantise_w8a8(
     """
     smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
     quantise_linears(model)
+    quantise_embedding(model, embedding_bits, frequent)
+
+
+def quantise_w4a8(
+    model: ir.Model,
+    rows: CalibrationRows,
+    whole_prompts: CalibrationRows,
+    alpha: float = ALPHA,
+    embedding_bits: int = 4,
+    frequent: Sequence[int] = (),
+) -> None:
+    """The precision `w4a8`, in place: that of `quantise_w8a8` with weights stored in 4 bits.
+
+    whole_prompts: the same rows without a shared prefix, on which the rounding is measured, as in 4 bits of
+    `quantise_weight_only`.
+    """
+    smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
+    quantise_linears_to_4_bits(model, input_products(model, whole_prompts, _activations(model)))
     quantise_embedding(model, embedding_bits, frequent)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qe_edge_export.calibrate import CalibrationRows
+from qe_edge_export.calibrate import CalibrationRows, real_tokens
 from qe_edge_export.passes.blocks import BLOCK, Blocks, quantise_blocks
 from qe_edge_export.passes.linear import Floats
 
@@ -42,7 +42,7 @@ def input_products(model: ir.Model, rows: CalibrationRows, activations: Sequence
     products: dict[str, Floats] = {}
     for batch in rows.run(model, activations):
         for name, array in zip(activations, batch.outputs, strict=True):
-            tokens = array if array.ndim == 2 else array[batch.real]  # [n, K]
+            tokens = real_tokens(array, batch.real)  # [n, K]
             product = tokens.T @ tokens
             products[name] = products[name] + product if name in products else product
     if not products:

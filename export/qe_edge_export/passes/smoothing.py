@@ -76,9 +76,10 @@ def smoothing_factor(activation: Floats, weights: Sequence[Floats], alpha: float
 def fold_for(value: ir.Value, group: Sequence[Linear]) -> Fold | None:
     """How `value` [.., K] can be divided by s without any new operation, or None when there is no exact way.
 
-    Only if all that reads it are the linear layers of `group`, whose weights take s in turn. Two producers are known:
-    a normalisation with a weight of its own, and the product of a gate and a linear layer (the up projection), to which
-    routed experts may add theirs.
+    Only if all that reads it are the linear layers of `group`, whose weights take s in turn. Three producers are known:
+    a normalisation with a weight of its own; the same as a product with that weight, where several norms of one value
+    are computed as one; and the product of a gate and a linear layer (the up projection), to which routed experts may
+    add theirs.
     """
     producer = value.producer()
     if producer is None or value.is_graph_output() or len(value.uses()) != len(group):
@@ -86,7 +87,7 @@ def fold_for(value: ir.Value, group: Sequence[Linear]) -> Fold | None:
     if producer.op_type in NORMS:
         return _fold_into_norm(producer)
     if producer.op_type == "Mul":
-        return _fold_into_up(producer)
+        return _fold_into_weight(producer) or _fold_into_up(producer)
     return None
 
 
@@ -100,6 +101,14 @@ def _fold_into_norm(norm: ir.Node) -> Fold | None:
             set_constant(norm, index, required_constant(operand(norm, index)) / factor, f"smoothed{index}")
 
     return fold
+
+
+def _fold_into_weight(product: ir.Node) -> Fold | None:
+    for index in (0, 1):
+        weight = constant(operand(product, index))
+        if weight is not None and weight.ndim == 1 and weight.size > 1:
+            return lambda factor: set_constant(product, index, weight / factor, "smoothed")
+    return None
 
 
 def _fold_into_up(product: ir.Node) -> Fold | None:

@@ -12,6 +12,8 @@ depend on its neighbours, on the batch or on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -41,11 +43,22 @@ SMALLEST = 1e-12
 
 CONTRIB = "com.microsoft"
 
+Store = Callable[[ir.Graph, Tape, Linear], tuple[ir.Value, ir.Value]]
+"""Puts a layer's weight into the graph, with nodes on the tape where it needs some: int8 [K, N] and its steps [N]."""
 
-def quantise_linears(model: ir.Model) -> None:
+
+def store_int8(graph: ir.Graph, tape: Tape, linear: Linear) -> tuple[ir.Value, ir.Value]:
+    """A weight as it is multiplied, one step per output channel; no node is needed."""
+    name = linear.product.outputs[0].name
+    integers, step = quantise_weight(linear.weight)
+    return add_constant(graph, f"{name}.int8", integers), add_constant(graph, f"{name}.step", step)
+
+
+def quantise_linears(model: ir.Model, store: Store = store_int8) -> None:
     """Turn linear layers into W8A8, in place; layers that read one activation share its quantised form.
 
     Adds one `MatMulIntegerToFloat` for a layer; biases, and layers marked to stay in float32, are left as they are.
+    store: how weights lie in the file.
     """
     model.graph.opset_imports[CONTRIB] = 1
     for activation, every in linears_by_input(model).items():
@@ -56,7 +69,7 @@ def quantise_linears(model: ir.Model) -> None:
         quantised, scale = _quantise_tokens(model.graph, tape, activation)
         model.graph.insert_before(group[0].product, tape.nodes)
         for linear in group:
-            _replace_product(model.graph, linear, quantised, scale)
+            _replace_product(model.graph, linear, store, quantised, scale)
     remove_unused(model)
 
 
@@ -97,17 +110,11 @@ def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value) -> tuple
     return quantised, tape.op("Div", [largest, levels])
 
 
-def _replace_product(graph: ir.Graph, linear: Linear, quantised: ir.Value, scale: ir.Value) -> None:
-    name = linear.product.outputs[0].name
-    integers, step = quantise_weight(linear.weight)
+def _replace_product(graph: ir.Graph, linear: Linear, store: Store, quantised: ir.Value, scale: ir.Value) -> None:
     tape = Tape()
-    inputs = [
-        quantised,
-        add_constant(graph, f"{name}.int8", integers),
-        graph.initializers["w8a8.unit"],  # the scale of activations is per token, and this input takes one number
-        add_constant(graph, f"{name}.step", step),
-        graph.initializers["w8a8.zero"],
-    ]
+    integers, step = store(graph, tape, linear)
+    # the scale of activations is per token, and the operator takes one number
+    inputs = [quantised, integers, graph.initializers["w8a8.unit"], step, graph.initializers["w8a8.zero"]]
     product = tape.op("MatMulIntegerToFloat", inputs, domain=CONTRIB)
     result = tape.op("Mul", [product, scale])
     graph.insert_before(linear.product, tape.nodes)

@@ -42,12 +42,12 @@ def quantise_weights(model: ir.Model, bits: int, products: Mapping[str, Floats] 
             continue
         product = None if products is None else products[str(activation.name)]
         for linear in group:
-            _replace_product(model.graph, linear, _blocks(linear.weight, product, bits), bits)
+            _replace_product(model.graph, linear, weight_blocks(linear.weight, product, bits), bits)
     remove_unused(model)
 
 
-def _blocks(weight: Floats, product: Floats | None, bits: int) -> Blocks:
-    """A weight [K, N], not yet padded, as blocks: integers [N, K]."""
+def weight_blocks(weight: Floats, product: Floats | None, bits: int) -> Blocks:
+    """A weight [K, N] as blocks along K, integers [N, K padded]; with X^T X [K, K] rounded with error feedback."""
     weight = _padded(weight, axes=1)
     if product is None:
         return quantise_blocks(np.ascontiguousarray(weight.T), bits)

@@ -57,7 +57,13 @@ def test_an_empty_prefix_leaves_no_keys_and_values(counting_bundle: Path) -> Non
 @pytest.mark.usefixtures("gpu_build")
 @pytest.mark.parametrize(
     ("requested", "precision", "device"),
-    [("auto", "fp32", "cuda"), ("auto", "w8a8", "cpu"), ("cuda", "fp32", "cuda"), ("cpu", "w8a8", "cpu")],
+    [
+        ("auto", "fp32", "cuda"),
+        ("auto", "w8a8", "cpu"),
+        ("cuda", "fp32", "cuda"),
+        ("cpu", "w8a8", "cpu"),
+        ("auto", "w4a8", "cpu"),
+    ],
 )
 def test_auto_takes_an_offered_gpu_for_a_precision_that_has_its_operators_there(
     requested: str, precision: str, device: str

@@ -12,6 +12,7 @@ import pytest
 
 import qe_edge
 from qe_edge import Row, Score, Scorer, Status
+from qe_edge.errors import BundleError
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
 
@@ -102,10 +103,10 @@ def test_a_failing_batch_stops_the_stream_and_is_not_remembered(
     whole = Graph.scores
 
     def failing(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
-        raise MemoryError("no memory left")
+        raise BundleError("the graph failed")
 
     monkeypatch.setattr(Graph, "scores", failing)
-    with pytest.raises(MemoryError, match="no memory left"):
+    with pytest.raises(BundleError, match="the graph failed"):
         list(loaded.score(rows[:5]))
     monkeypatch.setattr(Graph, "scores", whole)
 

@@ -71,5 +71,7 @@ def test_a_broken_file_is_written_anew(counting_bundle: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_said(counting_bundle: Path) -> None:
     tuning_file(counting_bundle).mkdir()
-    with pytest.raises(OutputError, match=r"counting\.tuning\.json: cannot be written: .*; copy the bundle"):
+    with pytest.raises(
+        OutputError, match=r"counting\.tuning\.json: cannot be written: .*; free some space there, or copy the"
+    ):
         save_tuning(counting_bundle, Tuning(2, 192))

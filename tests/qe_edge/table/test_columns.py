@@ -106,3 +106,19 @@ def test_as_many_fields_are_given_as_there_are_texts() -> None:
         "--fields 1,2: give the numbers of the Premise and the claim and the review text column, "
         "counted from 1, as 1,2,3"
     )
+
+
+def test_of_ten_thousand_columns_a_message_names_some() -> None:
+    with pytest.raises(InputError) as caught:
+        from_header([f"column {number}" for number in range(10_000)], ALOPE_PROMPT, "f.tsv:1")
+    assert "among 'column 0', 'column 1'," in str(caught.value)
+    assert "'column 11', 9988 more; name it" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_of_ten_thousand_columns_of_one_name_a_message_names_some() -> None:
+    with pytest.raises(InputError, match=r"columns 'mt' and 'mt' and .* and 9988 more could each be the translation"):
+        from_header(["src", *["mt"] * 10_000], ALOPE_PROMPT, "f.tsv:1")
+    with pytest.raises(InputError) as caught:
+        from_header(["src", "mt", f"mt{' ' * 10_000}"], ALOPE_PROMPT, "f.tsv:1")
+    assert len(str(caught.value)) < 200

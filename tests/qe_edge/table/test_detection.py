@@ -68,3 +68,11 @@ def test_the_same_language_on_both_sides_stops_the_run() -> None:
 def test_no_text_at_all_stops_the_run() -> None:
     with pytest.raises(InputError, match=r"no text to detect the languages from; .*--lp"):
         detect_pair([("", "a"), ("b", "")], "f")
+
+
+def test_of_a_long_text_the_beginning_votes() -> None:
+    rows = [("Guten Morgen, wie geht es Ihnen heute? " * 60, "Good morning, how are you doing today? " * 60)]
+    longer = [
+        (source + "Tere hommikust! " * 100_000, target + "Bonjour à tous ! " * 100_000) for source, target in rows
+    ]
+    assert detect_pair(longer, "f") == detect_pair(rows, "f") == Detected("de", "en", 1, 1.0)

@@ -12,6 +12,7 @@ import pytest
 
 from qe_edge.errors import InputError
 from qe_edge.rows import Row, Status
+from qe_edge.table.inputs import file_facts
 from qe_edge.table.items import Item
 from qe_edge.table.journal import Identity, Journal, Progress, RowHash
 
@@ -26,7 +27,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def identity(table: Path, **options: Any) -> Identity:
-    return Identity.of([str(table)], "scorer 1", {"lp": "et-en", **options})
+    return Identity(file_facts([str(table)]), "scorer 1", {"lp": "et-en", **options})
 
 
 def journal(table: Path, now: Identity) -> Journal:
@@ -52,7 +53,7 @@ def changed_time(table: Path) -> Identity:
 
 
 def other_scorer(table: Path) -> Identity:
-    return Identity.of([str(table)], "scorer 2", {"lp": "et-en"})
+    return Identity(file_facts([str(table)]), "scorer 2", {"lp": "et-en"})
 
 
 def other_option(table: Path) -> Identity:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Iterator
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qe_edge.table import records as records_module
 from qe_edge.table.records import Record, plain_records, quoted_records
@@ -10,7 +16,7 @@ from qe_edge.table.text import Line, decode
 
 
 def lines(text: str) -> list[Line]:
-    return [decode(raw, number) for number, raw in enumerate(text.encode().splitlines(keepends=True), 1)]
+    return [decode(raw, number) for number, raw in enumerate(io.BytesIO(text.encode()), 1)]
 
 
 def summary(records: list[Record]) -> list[tuple[int, list[str], bool]]:
@@ -118,5 +124,53 @@ def test_looking_for_a_closing_quote_ends_after_a_bounded_number_of_characters(m
 
     stream = quoted_records(counted())  # type: ignore[arg-type]
     assert [next(stream).line for _ in range(3)] == [1, 2, 3]
-    # 3 characters on the first line and on each one after it: 17 lines make more than 50
-    assert taken == 1 + 17
+    # 4 characters, and 4 with each line break and line after them: 13 lines make more than 50
+    assert taken == 1 + 13
+
+
+def test_blank_lines_count_when_looking_for_a_closing_quote() -> None:
+    taken = 0
+
+    def counted() -> Iterator[Line]:
+        nonlocal taken
+        yield from lines('s\tt\n"a\tb\n')
+        for number in range(3, 2 * records_module.RECORD_CHARACTERS):
+            taken += 1
+            yield Line(number, "", "\n")
+
+    stream = quoted_records(counted())
+    assert [next(stream).fault is None for _ in range(2)] == [True, False]
+    assert taken <= records_module.RECORD_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [('"a', '""'), ('a\t"b', 'c"\t"d'), ('"a', ""), ('"a', '"'), ('"a""', '""""'), ('a\t"b', "c")],
+)
+@pytest.mark.parametrize("width", [2, 5000])
+def test_reading_takes_time_in_proportion_to_the_text(first: str, others: str, width: int) -> None:
+    text = [
+        Line(1, "\t" * (width - 1), "\n"),
+        Line(2, first, "\n"),
+        *(Line(number, others, "\n") for number in range(3, 20_000)),
+    ]
+
+    before = time.process_time()
+    found = list(quoted_records(text))
+
+    assert sum(record.text.count("\n") + 1 for record in found) == len(text)
+    assert (
+        time.process_time() - before < 5
+    )  # less than half a second; it took minutes to split a record anew for every line
+
+
+PIECES = st.lists(st.sampled_from(['"', '""', "\t", "\n", "\r\n", "\r", "a", "é", "=1"]), max_size=30).map("".join)
+
+
+@given(PIECES)
+def test_records_put_together_are_the_text(text: str) -> None:
+    for read in (plain_records, quoted_records):
+        found = list(read(lines(text)))
+        assert "".join(record.text + record.end for record in found) == text
+        ends = [record.line + record.text.count("\n") for record in found]
+        assert [record.line for record in found[1:]] == [end + 1 for end in ends[:-1]]

@@ -78,7 +78,11 @@ def test_an_endless_line_is_refused_with_its_number(tmp_path: Path, monkeypatch:
     [
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
-        ("original\ttranslation\n".encode("utf-16"), "UTF-16"),
+        ("original\ttranslation\n".encode("utf-16"), "the text is UTF-16 or UTF-32; save it as UTF-8"),
+        ("original\ttranslation\n".encode("utf-32"), "the text is UTF-16 or UTF-32; save it as UTF-8"),
+        (b"\0\0\xfe\xff" + "original\n".encode("utf-32-be"), "the text is UTF-16 or UTF-32; save it as UTF-8"),
+        ("original\ttranslation\n".encode("utf-16-le"), "binary data or another encoding than UTF-8"),
+        (b"src\tmt\ra\tb\rc\td\r", "lines end in bare carriage returns; save it with newlines"),
         (b"PK\x03\x04\x00\x00abc", "binary data"),
         (os.urandom(4096).replace(b"\0", b"\x01"), "binary data"),
         ("Привет, мир\n".encode("cp1251") * 10, "another encoding than UTF-8"),
@@ -87,6 +91,15 @@ def test_an_endless_line_is_refused_with_its_number(tmp_path: Path, monkeypatch:
 def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         lines_of(write(tmp_path, content))
+
+
+def test_a_nul_byte_does_not_make_a_text_binary(tmp_path: Path) -> None:
+    path = write(tmp_path, b"original\ttranslation\nTe\0re\tHello\n")
+    assert [line.text for line in lines_of(path)] == ["original\ttranslation", "Te\0re\tHello"]
+
+
+def test_a_carriage_return_before_the_end_of_a_file_makes_no_line(tmp_path: Path) -> None:
+    assert lines_of(write(tmp_path, b"text\r")) == [Line(1, "text\r", "")]
 
 
 def test_a_few_bad_bytes_do_not_make_a_text_binary(tmp_path: Path) -> None:
@@ -107,6 +120,11 @@ def test_faults_of_a_text_name_the_byte_and_where_it_stands() -> None:
     assert text_fault("Tere, maailm! 你好") is None
     assert text_fault("Caf\udce9 noir") == "not valid UTF-8: byte 0xe9 after 'Caf'; save the file as UTF-8"
     assert text_fault("a\0b") == "NUL byte after 'a'; remove it"
+    assert text_fault("a\ud83d b") == "half a surrogate pair, U+D83D, after 'a'; write the whole character"
+    assert (
+        text_fault("x" * 30 + "\udc7f")
+        == f"half a surrogate pair, U+DC7F, after '{'x' * 20}'; write the whole character"
+    )
 
 
 def test_standard_input_is_read_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,14 @@ def test_what_no_export_writes_is_refused(with_graph: Rewrite, refused: Refused,
         (add_node("Concat", *["one"] * 1000, axis=0), "has a node Concat that reads constants alone"),
         (
             all_of(
+                add_constant("x", np.ones(100_000, np.float16)),
+                add_constant("s", np.ones(1, np.float16)),
+                *(add_node("QuantizeLinear", "x", "s", output=f"x{i}") for i in range(60)),
+            ),
+            "unpacks constants to ",
+        ),
+        (
+            all_of(
                 add_constant("x", np.ones(10_000, np.int8)),
                 *(add_node("Cast", "x", output=f"x{i}", to=1) for i in range(30)),
             ),
@@ -195,6 +203,18 @@ def test_two_constants_of_the_same_name_are_refused(with_graph: Rewrite, refused
 
 def test_a_value_that_is_computed_twice_is_refused(with_graph: Rewrite, refused: Refused) -> None:
     assert "has a node Neg that computes 'score' again" in refused(with_graph(add_node("Neg", "last", output="score")))
+
+
+def test_weights_in_4_bits_that_are_expanded_when_the_graph_is_loaded_are_accepted(with_graph: Rewrite) -> None:
+    packed = helper.make_tensor("packed", TensorProto.UINT4, [64, 4], np.zeros(128, np.uint8).tobytes(), raw=True)
+    expand = all_of(
+        lambda model: model.graph.initializer.append(packed),
+        add_constant("divisors", np.ones((2, 4), np.float16)),
+        add_constant("zeros", np.zeros((2, 4), np.int8)),
+        add_node("Cast", "packed", output="half", to=int(TensorProto.FLOAT16)),
+        add_node("QuantizeLinear", "half", "divisors", "zeros", axis=0, block_size=32),
+    )
+    open_bundle(with_graph(expand))
 
 
 def test_a_cast_of_a_constant_is_accepted(with_graph: Rewrite) -> None:

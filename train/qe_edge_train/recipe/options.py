@@ -37,7 +37,7 @@ class Head:
     taps: tuple[int, ...] = (7,)
     """every k of TL-k that is read, counted from the end; the blocks above the highest are dropped before training"""
     full_blocks: int = 0
-    """blocks that run on every token; those above run on the last position of a row alone, with keys and values from the
+    """blocks that run on every token; those above run on the last one of a row alone, with keys and values from the
     state below them (SwiftKV, arXiv 2410.03960), at a tenth of the cost. 0: all kept blocks run in full"""
     layer_norm: bool = False
     """whether a LayerNorm comes before the linear layer"""
@@ -297,8 +297,8 @@ class Recipe:
             )
             refuse(
                 self.optimiser.gradient_checkpointing,
-                "[head] full_blocks: upper blocks share states, which gradient checkpointing would lose; set one of the "
-                "two to 0 or false",
+                "[head] full_blocks: upper blocks share states, which gradient checkpointing would lose; "
+                "set full_blocks = 0 or gradient_checkpointing = false",
             )
 
 

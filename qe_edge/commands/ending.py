@@ -1,0 +1,86 @@
+"""How a command ends when the system steps in: a signal, no memory left, standard streams that are closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from qe_edge.errors import OutOfMemoryError
+
+STOPPING = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
+"""signals that end a command as Ctrl-C does, where the system has them, and what is said then"""
+
+
+class _Stopped(SystemExit):
+    """One of these signals has come; the exit code is the usual 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.said = STOPPING[signal.Signals(number).name]
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let signals end the block as errors do, so that it can say what it keeps, and tell a lack of memory in one line.
+
+    The first of Ctrl-C, SIGTERM and SIGHUP lets the block clean up; a second one ends the process at once, which loses
+    nothing that a journal knows. A signal that somebody has chosen to ignore or to handle stays with that choice, as
+    under `nohup`. Raises OutOfMemoryError for MemoryError.
+    """
+    with _stopping_signals():
+        try:
+            yield
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"not enough memory ({error or 'no details'}); free some, or give fewer --threads"
+            ) from None
+        except _Stopped as stopped:
+            with suppress(OSError):  # after a hang-up there may be no terminal to tell
+                print(f"qe-edge: {stopped.said}", file=sys.stderr)
+            raise
+
+
+@contextmanager
+def _stopping_signals() -> Iterator[None]:
+    untouched = (signal.SIG_DFL, signal.default_int_handler)
+    names = [name for name in ("SIGINT", *STOPPING) if hasattr(signal, name)]
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    ours = [number for number, handler in before.items() if handler in untouched]
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise _Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        ours = []
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def occupy_closed_streams() -> None:
+    """Put the null device where standard input, output or error is closed.
+
+    Otherwise the next file to be opened would take that number, and messages of libraries would be written into it.
+    Python's own stream stays missing, so that who needs it says so, except for messages, which then go nowhere.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)

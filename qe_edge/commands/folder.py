@@ -1,0 +1,142 @@
+"""`qe-edge score FOLDER -o FOLDER`: all tables of a folder, in this process or on Ray."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from textwrap import indent
+from typing import Literal
+
+import typer
+
+from qe_edge.bundle import Bundle, open_bundle
+from qe_edge.commands.extras import require
+from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError
+from qe_edge.rows import Status
+from qe_edge.shards.finished import check_all, forget_all
+from qe_edge.shards.folder import Shard, find_shards
+from qe_edge.shards.shard import Options, Outcome, score_shard
+from qe_edge.table.report import counts_said
+from qe_edge.table.stream import RowScorer
+
+
+class Engine(StrEnum):
+    """What scores the tables of a folder."""
+
+    PROCESS = "process"
+    """this process, one table after the other"""
+    RAY = "ray"
+    """processes of this machine or of a cluster, several tables at a time"""
+
+
+@dataclass(frozen=True)
+class FolderRun:
+    """One run over a folder. A table that cannot be used is named, and the others are scored all the same."""
+
+    folder: Path
+    target: Path
+    model: Path
+    options: Options
+    restart: bool
+    quiet: bool
+
+    def in_process(self, load: Callable[[Bundle], RowScorer]) -> None:
+        """Score the tables one after the other; see `_finish` for what is raised.
+
+        load: the scorer of a bundle.
+        """
+        bundle = open_bundle(self.model)
+        shards = find_shards(self.folder, self.target)
+        scorer = load(bundle)
+        try:
+            self._prepare(shards, scorer.signature)
+            self._finish(shards, (score_shard(shard, scorer, bundle.prompt, self.options) for shard in shards))
+        finally:
+            scorer.close()
+
+    def on_ray(
+        self,
+        device: Literal["auto", "cpu", "cuda"],
+        threads: int | None,
+        cache: Path | None,
+        workers: int | None,
+        address: str | None,
+    ) -> None:
+        """Score several tables at a time on Ray; see `_finish` for what is raised.
+
+        device: auto is cpu; threads: of each worker, one if not given; the rest as `qe_edge.shards.actors`.
+        """
+        require("cpu", "onnxruntime")
+        from qe_edge.scoring.scorer import signature
+        from qe_edge.shards.actors import Work, score_on_ray
+
+        bundle = open_bundle(self.model)
+        shards = find_shards(self.folder, self.target)
+        used = "cuda" if device == "cuda" else "cpu"
+        signed = signature(bundle, used)
+        self._prepare(shards, signed)
+        shared = None if cache is None else cache.resolve()
+        work = Work(self.model.resolve(), signed, self.options, used, threads or 1, shared)
+        self._finish(shards, score_on_ray(shards, work, workers, address))
+
+    def _prepare(self, shards: Sequence[Shard], signature: str) -> None:
+        """Make the folder of the outputs, and refuse to mix another run's with this one's."""
+        try:
+            self.target.mkdir(exist_ok=True)
+            if self.restart:
+                forget_all(shards)
+        except OSError as error:
+            raise OutputError(f"{self.target}: cannot be written ({error.strerror}); check the folder") from None
+        check_all(shards, signature, asdict(self.options))
+        if not self.quiet:
+            _say(signature)
+
+    def _finish(self, shards: Sequence[Shard], outcomes: Iterator[Outcome]) -> None:
+        """Tell each outcome and the sum of them.
+
+        Raises InputError after the last one if tables could not be used, and at once any error that is not of one table
+        alone. Exits with EXIT_INVALID_ROWS when rows are invalid.
+        """
+        failed: list[InputError] = []
+        rows = Counter[Status]()
+        done = 0
+        try:
+            for outcome in outcomes:
+                done += outcome.error is None
+                rows.update(outcome.tally)
+                self._tell(outcome)
+                if isinstance(outcome.error, InputError):
+                    failed.append(outcome.error)
+                elif outcome.error is not None:
+                    raise outcome.error
+        except BaseException:
+            with suppress(OSError):  # after a hang-up there may be no terminal to tell
+                _say(f"{done} of {len(shards)} tables are finished; the same command goes on after them")
+            raise
+        if not self.quiet:
+            _say(f"{done} of {len(shards)} tables, {rows.total()} rows: {counts_said(rows)}")
+        if failed:
+            raise InputError(f"{len(failed)} of {len(shards)} tables could not be scored; the first: {failed[0]}")
+        if rows[Status.INVALID]:
+            raise typer.Exit(EXIT_INVALID_ROWS)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """One line a table, and below it what its report says."""
+        total = sum(outcome.tally.values())
+        if outcome.error is not None:
+            _say(f"{outcome.shard}: not finished: {outcome.error}")
+        elif not self.quiet and outcome.before:
+            _say(f"{outcome.shard}: {total} rows, finished before")
+        elif not self.quiet or outcome.said:
+            _say(f"{outcome.shard}: {total} rows in {outcome.seconds:.1f} s: {counts_said(outcome.tally)}")
+        if outcome.said:
+            _say(indent(outcome.said.rstrip("\n"), "  "))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,154 @@
+"""A JSONL file as a stream of items to be scored: one JSON object a line, which gets two more fields.
+
+What is written for a line is its own text up to the closing brace, then `qe_score` (a number or null) and `qe_status`.
+A line to which no fields can be added - it is no JSON object, or has these fields already - becomes an object with the
+line as a string in `qe_line`, so that every line of the output is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from reprlib import repr as shortened
+from typing import Any
+
+from qe_edge.errors import InputError
+from qe_edge.prompt import ALOPE_PROMPT, Prompt
+from qe_edge.rows import Row, Score
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, columns_said, from_header
+from qe_edge.table.detection import DETECTION_ROWS
+from qe_edge.table.items import Input, Item, score_cell
+from qe_edge.table.languages import PairRule, table_rule
+from qe_edge.table.text import BOM, Line, open_text, text_fault
+
+LINE_FIELD = "qe_line"
+"""holds a line of the input that cannot have more fields"""
+WHITE_SPACE = " \t\r\n"
+"""what JSON allows around a value"""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_KINDS = {bool: "a truth value", int: "a number", float: "a number", list: "an array", dict: "an object"}
+
+
+@contextmanager
+def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = None) -> Iterator[Input]:
+    """Open a JSONL file; its fields are named like the columns of a TSV file.
+
+    prompt: its text fields say which fields make a row; lp: the language pair of all rows. Which fields there are is
+    learnt from the first rows. Raises InputError for an input that cannot be used at all, UsageError for a bad `lp`.
+    Lines that cannot be used stop nothing: their `Row.fault` says why. A field that is null counts as an empty cell.
+    """
+    with open_text(path) as text:
+        records = map(_parse, text.lines())
+        window = list(islice(records, DETECTION_ROWS))
+        names = list(dict.fromkeys(name for record in window for name in record.fields))
+        if not names:
+            raise InputError(
+                f"{text.name}: no JSON object with fields in the first {len(window)} lines; give one a line"
+            )
+        columns = from_header(names, prompt, text.name, fields_option=False)
+        needed = [names[at] for at in (*columns.texts, *columns.languages)]
+        split = len(columns.texts)
+        picked = Columns(tuple(range(split)), tuple(range(split, len(needed))))
+        usable = [cells for record in window if isinstance(cells := _cells(record, needed), list)]
+        rule = table_rule(lp, prompt, picked, needed, usable, text.name)
+        reading = _Reading(text.name, needed, picked, rule, window[0].line.end or "\n")
+        said = ("read as JSON lines", columns_said(names, prompt, columns), *rule.said)
+        header = BOM.decode() if text.bom else ""
+        yield Input(said, rule.assumed, map(reading.item, chain(window, records)), header, as_json_line, names)
+
+
+def as_json_line(item: Item, score: Score) -> str:
+    """The object as it was, with two more fields: the score with 4 decimals, or null, and the status."""
+    value = score_cell(score) or "null"
+    return f'{item.text}"{SCORE_COLUMN}": {value}, "{STATUS_COLUMN}": "{score.status}"}}{item.end}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A line as parsed."""
+
+    line: Line
+    fields: Mapping[str, Any]
+    """of its object; none without one"""
+    fault: str | None
+    """why the line cannot be scored, whatever its fields say"""
+    is_object: bool = False
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the records of one file become items."""
+
+    name: str
+    needed: Sequence[str]
+    """fields that are read: those of `columns`, in its order"""
+    columns: Columns
+    """positions in `needed`"""
+    rule: PairRule
+    end: str
+
+    def item(self, record: _Record) -> Item:
+        place = f"{self.name}:{record.line.number}"
+        return Item(self._row(record), place, _beginning(record), record.line.end or self.end)
+
+    def _row(self, record: _Record) -> Row:
+        cells = _cells(record, self.needed)
+        if isinstance(cells, str):
+            return Row((), fault=cells)
+        try:
+            codes = self.rule.pair(cells)
+        except InputError as error:
+            return Row((), fault=str(error))
+        return Row(tuple(cells[at] for at in self.columns.texts), *codes)
+
+
+def _parse(line: Line) -> _Record:
+    try:
+        value = json.loads(line.text)
+    except json.JSONDecodeError as error:
+        fault = f"not JSON: {error.msg} at character {error.pos + 1} of {line.text[:40]!r}; mend the line"
+        return _Record(line, {}, text_fault(line.text) or fault)
+    except (RecursionError, ValueError) as error:  # brackets nested too deep, or a number of thousands of digits
+        return _Record(line, {}, f"JSON that is not read here ({error}): {line.text[:40]!r}; simplify the line")
+    if not isinstance(value, dict):
+        return _Record(line, {}, f"not a JSON object: {line.text[:40]!r}; give one object a line")
+    return _Record(line, value, text_fault(line.text), True)
+
+
+def _cells(record: _Record, needed: Sequence[str]) -> list[str] | str:
+    """The fields of a record that are read, or why it cannot be scored."""
+    if record.fault is not None:
+        return record.fault
+    taken = _taken(record)
+    if taken is not None:
+        return f"field {taken!r} is there already; rename it"
+    cells = []
+    for name in needed:
+        if name not in record.fields:
+            return f"no field {name!r}; every object needs it, if only with null"
+        value = record.fields[name]
+        if value is not None and not isinstance(value, str):
+            return f"field {name!r} is {_KINDS[type(value)]}: {shortened(value)}; it must be a string"
+        cells.append(value or "")
+        odd = _LONE_SURROGATE.search(cells[-1])
+        fault = f"half a character (\\u{ord(odd[0]):04x})" if odd else text_fault(cells[-1])
+        if fault is not None:
+            return f"field {name!r}: {fault}; mend it"
+    return cells
+
+
+def _taken(record: _Record) -> str | None:
+    """A field of the output that the record has already, or None."""
+    return next((name for name in (SCORE_COLUMN, STATUS_COLUMN) if name in record.fields), None)
+
+
+def _beginning(record: _Record) -> str:
+    """The line as it will be written, up to where two more fields follow."""
+    if not record.is_object or _taken(record) is not None:
+        return f"{{{json.dumps(LINE_FIELD)}: {json.dumps(record.line.text)}, "
+    opened = record.line.text.rstrip(WHITE_SPACE)[:-1].rstrip(WHITE_SPACE)
+    return f"{opened}, " if record.fields else opened

@@ -1,0 +1,160 @@
+"""Shards on Ray: workers and drivers are killed for good, and the output is that of one process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qe_edge.bundle import open_bundle
+from qe_edge.errors import BundleError, MissingExtraError
+from qe_edge.scoring.machine import physical_cores
+from qe_edge.scoring.scorer import signature
+from qe_edge.shards.actors import ShardScorer, Work, score_on_ray
+from qe_edge.shards.folder import find_shards
+from qe_edge.shards.shard import Options
+from tests.qe_edge.shards.conftest import command, contents, run, write_folder, write_tsv
+
+ROWS = 6000
+"""of each table: some checkpoints of the usual 1024 rows"""
+needs_two_workers = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists() or physical_cores() < 2, reason="finds two workers in /proc, on a core each"
+)
+
+
+def workers_of(driver: int) -> list[int]:
+    """Process numbers of the workers that are scoring, of one driver."""
+    parents, scoring = {}, []
+    for path in Path("/proc").iterdir():
+        if not path.name.isdecimal():
+            continue
+        try:
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"ray::ShardScorer.score" in (path / "cmdline").read_bytes():
+                scoring.append(int(path.name))
+        except OSError:
+            continue  # it has ended meanwhile
+
+    def descends(process: int) -> bool:
+        return process == driver or (process in parents and descends(parents[process]))
+
+    return [process for process in scoring if descends(process)]
+
+
+def wait_for(process: subprocess.Popen[str], target: Path, pattern: str, files: int = 1) -> None:
+    """Until there are so many files of this name."""
+    while process.poll() is None and len(list(target.glob(pattern))) < files:
+        time.sleep(0.03)
+    assert process.poll() is None, process.communicate()[1]
+
+
+def started(folder: Path, target: Path, bundle: Path) -> subprocess.Popen[str]:
+    options = ["--engine", "ray", "--workers", "2"]
+    return subprocess.Popen(command(folder, target, bundle, *options), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("abcd"):
+        write_tsv(tmp_path / "in" / f"{name}.tsv", ROWS, seed)
+    return tmp_path / "in"
+
+
+@needs_two_workers
+def test_a_killed_worker_is_replaced_and_the_output_is_that_of_one_process(
+    folder: Path, tmp_path: Path, bundle: Path
+) -> None:
+    target, whole = tmp_path / "out", tmp_path / "whole"
+    process = started(folder, target, bundle)
+    wait_for(process, target, ".*.journal", 2)  # both workers have noted rows
+    killed = workers_of(process.pid)
+    assert killed, "no worker was found"
+    os.kill(killed[0], signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert re.search(r"^  continuing after \d+ rows of an interrupted run$", said, re.MULTILINE), said
+
+    assert run(*command(folder, whole, bundle)).returncode == 0
+    assert contents(target) == contents(whole)
+
+
+@pytest.mark.slow
+@needs_two_workers
+def test_after_the_driver_is_killed_finished_tables_stay_and_others_are_continued(
+    folder: Path, tmp_path: Path, bundle: Path
+) -> None:
+    target, whole = tmp_path / "out", tmp_path / "whole"
+    process = started(folder, target, bundle)
+    wait_for(process, target, ".*.done")
+    process.kill()
+    process.communicate()
+    assert 0 < len(contents(target)) < 4, "it was killed too late"
+    while list(target.glob(".*.lock")):  # workers outlive their driver for a moment
+        if not any(b"ray::ShardScorer" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")):
+            break
+        time.sleep(0.1)
+
+    done = run(*command(folder, target, bundle, "--engine", "ray", "--workers", "2"))
+    assert done.returncode == 0, done.stderr
+    assert f"{ROWS} rows, finished before" in done.stderr
+    assert run(*command(folder, whole, bundle)).returncode == 0
+    assert contents(target) == contents(whole)
+
+
+@pytest.mark.slow
+@needs_two_workers
+def test_every_kind_of_table_comes_out_as_in_one_process_and_a_bad_one_is_named(tmp_path: Path, bundle: Path) -> None:
+    folder = write_folder(tmp_path / "in", 300)
+    (folder / "bad.parquet").write_bytes(b"no Parquet")
+    done = run(*command(folder, tmp_path / "out", bundle, "--engine", "ray", "--workers", "2"))
+    assert done.returncode == 3
+    assert f"bad.parquet: not finished: {folder}/bad.parquet: not a Parquet file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run(*command(folder, tmp_path / "whole", bundle)).returncode == 3
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "out")) == 4
+
+
+@pytest.mark.slow
+def test_more_workers_than_cores_are_refused(tmp_path: Path, bundle: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    done = run(*command(folder, tmp_path / "out", bundle, "--engine", "ray", "--workers", "1000"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("qe-edge: error: --workers 1000: there is room for ")
+
+
+def work(bundle: Path) -> Work:
+    return Work(bundle, signature(open_bundle(bundle), "cpu"), Options(lp="et-en"), "cpu", 1, None)
+
+
+def test_a_worker_with_another_bundle_refuses_to_score(tmp_path: Path, bundle: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    (shard, *_) = find_shards(folder, tmp_path / "out")
+    outcome = ShardScorer(replace(work(bundle), signature="another")).score(shard)
+    assert isinstance(outcome.error, BundleError)
+    assert "give all machines the same bundle" in str(outcome.error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_extra_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qe_edge.commands.extras.find_spec", lambda module: None)
+    with pytest.raises(MissingExtraError, match=r"needs ray.*qe-edge\[ray\]"):
+        next(score_on_ray([], work(bundle), None, None))
+
+
+def test_the_command_line_does_not_import_ray_or_pyarrow(bundle: Path, tmp_path: Path) -> None:
+    write_tsv(tmp_path / "a.tsv", 3)
+    script = (
+        "import sys; from qe_edge.cli import main; main(sys.argv[1:]);"
+        "print([name for name in ('ray', 'pyarrow') if name in sys.modules])"
+    )
+    arguments = ["score", str(tmp_path / "a.tsv"), "-o", str(tmp_path / "b.tsv"), "-m", str(bundle), "--lp", "et-en"]
+    assert run(sys.executable, "-c", script, *arguments).stdout == "[]\n"

@@ -1,0 +1,198 @@
+"""Parquet in, the same Parquet with two more columns out, in little memory."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from qe_edge.errors import InputError, MissingExtraError
+from qe_edge.rows import Row, Score, Status
+from qe_edge.table import parquet as module
+from qe_edge.table.items import Item
+from qe_edge.table.output import open_output
+from qe_edge.table.parquet import open_parquet
+from qe_edge.table.report import Report
+from qe_edge.table.stream import OnTruncate, score_input
+
+
+class LengthScorer:
+    """Scores a row with a third of the length of its second text."""
+
+    signature = "test"
+
+    def close(self) -> None:
+        pass
+
+    def score(self, rows: Any) -> Any:
+        for row in rows:
+            yield self.one(row)
+
+    def one(self, row: Row) -> Score:
+        if row.fault is not None:
+            return Score(None, Status.INVALID)
+        if not row.texts[1]:
+            return Score(None, Status.EMPTY_TRANSLATION)
+        return Score(len(row.texts[1]) / 3, Status.OK)
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    parquet.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def texts(count: int) -> dict[str, Any]:
+    return {"src": [f"Tere {row}" for row in range(count)], "mt": ["x" * (row % 7 + 1) for row in range(count)]}
+
+
+def items(path: Path, lp: str | None = "et-en") -> list[Item]:
+    with open_parquet(str(path), lp=lp) as source:
+        return list(source.items)
+
+
+def score(source: Path, target: Path) -> None:
+    with (
+        open_parquet(str(source), lp="et-en") as table,
+        open_output(str(target), [str(source)], finish=table.finish) as output,
+    ):
+        score_input(table, LengthScorer(), output, OnTruncate.SCORE, Report(io.StringIO(), quiet=True))
+
+
+def test_other_columns_keep_their_types_values_and_metadata(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [
+            pa.field("src", pa.string(), nullable=False, metadata={"note": "original"}),
+            pa.field("mt", pa.dictionary(pa.int8(), pa.string())),
+            ("id", pa.uint32()),
+            ("when", pa.timestamp("ns", tz="UTC")),
+            ("price", pa.decimal128(9, 2)),
+            ("raw", pa.large_binary()),
+            ("tags", pa.list_(pa.struct([("name", pa.string()), ("weight", pa.float32())]))),
+        ],
+        metadata={"made by": "a test"},
+    )
+    count = 300
+    rows = [
+        {
+            "src": f"s{row}",
+            "mt": ["yes", "no", None][row % 3],
+            "id": row,
+            "when": datetime(2026, 1, 1 + row % 28),
+            "raw": bytes([row % 256]),
+            "tags": [{"name": "a", "weight": row / 2}] * (row % 3),
+        }
+        for row in range(count)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "in.parquet", row_group_size=100)
+    score(tmp_path / "in.parquet", tmp_path / "out.parquet")
+
+    before, after = (parquet.read_table(tmp_path / name) for name in ("in.parquet", "out.parquet"))
+    assert after.schema.names == [*schema.names, "qe_score", "qe_status"]
+    assert after.select(schema.names).schema.equals(before.schema, check_metadata=True)
+    assert after.select(schema.names).equals(before)
+    assert after.column("qe_score").type == pa.float64()
+    assert after.column("qe_score").to_pylist() == [[1.0, 0.6667, None][row % 3] for row in range(count)]
+    assert after.column("qe_status").to_pylist() == [["ok", "ok", "empty_translation"][row % 3] for row in range(count)]
+
+
+@pytest.mark.parametrize(
+    "compression", ["none", "snappy", "zstd", "gzip", {"src": "gzip", "mt": "zstd"}], ids=lambda value: str(value)
+)
+def test_row_groups_and_compression_stay(tmp_path: Path, compression: Any) -> None:
+    source = write(tmp_path / "in.parquet", texts(250), compression=compression, row_group_size=100)
+    score(source, tmp_path / "out.parquet")
+    before, after = (parquet.read_metadata(path) for path in (source, tmp_path / "out.parquet"))
+    assert [after.row_group(at).num_rows for at in range(3)] == [100, 100, 50]
+    codecs = [before.row_group(0).column(at).compression for at in range(2)]
+    assert [after.row_group(0).column(at).compression for at in range(4)] == [*codecs, codecs[0], codecs[0]]
+
+
+def test_a_large_row_group_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_ROWS", 100)
+    score(write(tmp_path / "in.parquet", texts(250)), tmp_path / "out.parquet")
+    after = parquet.read_table(tmp_path / "out.parquet")
+    assert parquet.read_metadata(tmp_path / "out.parquet").num_row_groups == 3
+    assert after.column("src").to_pylist() == texts(250)["src"]
+
+
+def test_nothing_else_is_left_and_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", texts(250))
+    score(source, tmp_path / "out.parquet")
+    score(source, tmp_path / "again.parquet")
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.parquet", "out.parquet", "again.parquet"}
+
+
+def test_a_failure_of_the_last_step_leaves_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(lines: list[str]) -> list[pa.Array]:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "_score_arrays", fails)
+    source = write(tmp_path / "in.parquet", texts(10))
+    with pytest.raises(MemoryError):
+        score(source, tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_a_null_is_an_empty_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.parquet", {"src": pa.array([None, "b"], pa.string()), "mt": pa.nulls(2)})
+    assert [item.row.texts for item in items(path)] == [("", ""), ("b", "")]
+
+
+def test_rows_have_numbers_and_languages_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.parquet", texts(3) | {"lp": ["et-en", None, "ro-en"]})
+    first, second, third = items(path, lp=None)
+    assert (first.place, first.row.pair, third.row.pair) == (f"{path}:row 1", "et-en", "ro-en")
+    assert second.row.fault is not None
+
+
+def test_bytes_that_are_no_text_are_a_fault_of_their_row(tmp_path: Path) -> None:
+    broken = pa.array([b"caf\xe9", b"ok", b"a\0b"], pa.binary()).view(pa.string())
+    path = write(tmp_path / "in.parquet", {"src": ["a", "b", "c"], "mt": broken})
+    faults = [item.row.fault for item in items(path)]
+    assert faults[0] is not None
+    assert faults[0].startswith("column 'mt': not valid UTF-8: byte 0xe9 after 'caf'")
+    assert faults[1] is None
+    assert faults[2] == "column 'mt': NUL byte after 'a'; remove it"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"src": ["a"], "mt": [1]}, r"column 'mt' is int64; its type must be string: convert it$"),
+        ({"src": [b"a"], "mt": ["b"]}, r"column 'src' is binary; its type must be string"),
+        (
+            {"src": ["a"], "x": ["b"]},
+            r"no translation column among 'src', 'x'; name it translation, mt, target, hypothesis or hyp$",
+        ),
+        ({"src": ["a"], "mt": ["b"], "qe_score": [1.0]}, r"column 'qe_score' is there already"),
+        ({"src": pa.array([], pa.string()), "mt": pa.array([], pa.string())}, r"columns and no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        items(write(tmp_path / "in.parquet", columns))
+
+
+def test_a_file_that_is_no_parquet_and_a_damaged_one_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    path.write_text("src\tmt\nTere\tHello\n")
+    with pytest.raises(InputError, match=r"in\.parquet: not a Parquet file \(.*\); check the file$") as caught:
+        items(path)
+    assert "\n" not in str(caught.value)
+    content = bytearray(write(path, texts(5000), compression="zstd").read_bytes())
+    content[200:3000] = bytes(2800)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"in\.parquet: reading failed \(.*\); the file may be damaged$"):
+        items(path)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qe_edge.commands.extras.find_spec", lambda module: None)
+    with pytest.raises(MissingExtraError, match=r"needs pyarrow.*qe-edge\[parquet\]"), open_parquet("in.parquet"):
+        pass

@@ -87,18 +87,13 @@ def quantised_product(weight: Floats, factor: Floats | None, precision: str) -> 
     smoothed = weight * scale[:, None]
     size = len(weight) if precision in PER_TOKEN else BLOCK
     rounded, divisor = torch.from_numpy(_rounded_weight(smoothed, precision)), torch.from_numpy(scale)
-
-    def product(x: Tensor) -> Tensor:
-        result: Tensor = rounded_activations(x / divisor, size) @ rounded
-        return result
-
-    return product
+    return lambda x: rounded_activations(x / divisor, size) @ rounded
 
 
 def rounded_activations(x: Tensor, size: int) -> Tensor:
     """x [.., K] in 8 bits, symmetric, each token with one step for every `size` channels."""
     depth = x.shape[-1]
-    groups = F.pad(x, (0, -depth % size)).unflatten(-1, (-1, size))  # [.., groups, size]
+    groups: Tensor = F.pad(x, (0, -depth % size)).unflatten(-1, (-1, size))  # [.., groups, size]
     step = groups.abs().amax(-1, keepdim=True).clamp_min(SMALLEST) / ACTIVATION_LEVELS
     return (torch.round(groups / step) * step).flatten(-2)[..., :depth]
 

@@ -11,7 +11,7 @@ class Status(StrEnum):
     """What happened to a row. Declared from most to least important: a row carries the first that applies."""
 
     INVALID = "invalid"
-    """the row could not be read or its language is unknown; no score"""
+    """the row could not be read, its language is unknown, or the model could not score it; no score"""
     EMPTY_SOURCE = "empty_source"
     """the source of a translation is empty or white space; no score"""
     EMPTY_TRANSLATION = "empty_translation"

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
-from qe_edge.errors import BundleError
+from qe_edge.errors import BundleError, QeEdgeError
 from qe_edge.rows import Row, Score, Status
 from qe_edge.scoring.batching import CUDA_TOKEN_BUDGET, TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine, Outcome
@@ -142,6 +142,9 @@ class Scorer:
         graph = open_graph(bundle.model, shape, spec.precision, device)
         try:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
+            encoder = PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit)
+        except QeEdgeError:
+            raise
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
         if graph.device == "cpu":
@@ -154,7 +157,7 @@ class Scorer:
             if cache is None
             else ScoreCache(cache, f"qe-edge {qe_edge.__version__} {spec.name}@{bundle.digest} {graph.device}")
         )
-        return cls(bundle, engine, PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit), kept)
+        return cls(bundle, engine, encoder, kept)
 
     @property
     def signature(self) -> str:

@@ -60,7 +60,7 @@ class Report:
     def finish(self, statuses: Mapping[Status, int]) -> None:
         """Faults that were not shown, rows per status (those that occurred), and speed."""
         if self._faults > FAULTS_SHOWN:
-            self._say(f"{self._faults - FAULTS_SHOWN} more rows could not be read")
+            self._say(f"{self._faults - FAULTS_SHOWN} more rows could not be read or scored")
         if self._quiet:
             return
         seconds = time.monotonic() - self._started

@@ -45,7 +45,7 @@ def test_two_of_three_blocks_in_full_are_the_whole_decoder(tiny_regressor: TinyR
     assert np.abs(scores(upper(whole, 1)) - scores(whole)).max() > 1e-2 * SCALE
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "phi3"])  # maps apart and fused; exporting the others adds a minute
 def test_the_graph_scores_as_the_module_does_and_runs_upper_blocks_once_a_row(
     tiny_regressor: TinyRegressor, family: str
 ) -> None:

@@ -73,7 +73,7 @@ def test_languages_that_cannot_be_detected_end_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing/out.tsv", "cannot be written (No such file or directory); check the folder"),
+        ("missing/out.tsv", "cannot be written (No such file or directory); the folder is missing"),
         ("good.tsv/out.tsv", "cannot be written (Not a directory); check the folder"),
         (".", "is a directory; give the name of a file"),
         ("good.tsv", "is the input itself; give another name to -o"),

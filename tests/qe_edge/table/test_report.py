@@ -45,7 +45,7 @@ def test_after_twenty_faults_the_others_are_counted() -> None:
     report.finish({})
     assert stream.getvalue().splitlines() == [
         *(f"f.tsv:{line}: broken" for line in range(20)),
-        "5 more rows could not be read",
+        "5 more rows could not be read or scored",
     ]
 
 

@@ -93,7 +93,7 @@ def test_a_frozen_decoder_is_run_once_for_all_epochs_and_gives_the_same_losses(
     losses = [run_once.run(step).loss for step in range(len(run_once))]
 
     assert losses == pytest.approx(expected, rel=1e-5)
-    assert calls == 2  # a batch for each pair, and no more in the second epoch
+    assert calls == 4  # prefix and batch of each pair, and no more in the second epoch
     for name, parameter in run_once.model.head.named_parameters():
         other = run_again.model.head.get_parameter(name)
         assert parameter.grad is not None

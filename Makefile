@@ -31,8 +31,8 @@ help:  ## list the targets
 demo: $(LIGHT_READY)  ## score example sentences with the embedded bundle (light install: no torch)
 	@$(LIGHT)/bin/qe-edge score examples/mlqe-pe-sample.tsv | $(LIGHT)/bin/python examples/show.py
 
-test: lint  ## static checks and all quick tests
-	$(PYTHON) -m pytest
+test: lint  ## static checks and all quick tests, on two cores
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: $(DEV_READY)  ## style, types and direction of imports
 	$(DEV)/bin/ruff check

@@ -19,6 +19,16 @@ from qe_edge.table import output as output_module
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 ROWS = 500
+DEFAULTS = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+
+
+@pytest.fixture(autouse=True)
+def nothing_ignored() -> Iterator[None]:
+    """Signals as a terminal leaves them: under `nohup` or in the background some are ignored from the start."""
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in DEFAULTS.items()}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
 
 
 class Signalled:

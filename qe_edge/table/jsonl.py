@@ -18,11 +18,12 @@ from typing import Any
 
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
-from qe_edge.rows import Row, Score
-from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, columns_said, from_header
+from qe_edge.rows import Score
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header
 from qe_edge.table.detection import DETECTION_ROWS
 from qe_edge.table.items import Input, Item, score_cell
-from qe_edge.table.languages import PairRule, table_rule
+from qe_edge.table.languages import table_rule
+from qe_edge.table.named import NamedCells, needed_cells
 from qe_edge.table.text import BOM, Line, open_text, text_fault
 
 LINE_FIELD = "qe_line"
@@ -50,12 +51,10 @@ def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = Non
                 f"{text.name}: no JSON object with fields in the first {len(window)} lines; give one a line"
             )
         columns = from_header(names, prompt, text.name, fields_option=False)
-        needed = [names[at] for at in (*columns.texts, *columns.languages)]
-        split = len(columns.texts)
-        picked = Columns(tuple(range(split)), tuple(range(split, len(needed))))
+        needed, picked = needed_cells(names, columns)
         usable = [cells for record in window if isinstance(cells := _cells(record, needed), list)]
         rule = table_rule(lp, prompt, picked, needed, usable, text.name)
-        reading = _Reading(text.name, needed, picked, rule, window[0].line.end or "\n")
+        reading = _Reading(text.name, NamedCells(needed, picked, rule), window[0].line.end or "\n")
         said = ("read as JSON lines", columns_said(names, prompt, columns), *rule.said)
         header = BOM.decode() if text.bom else ""
         yield Input(said, rule.assumed, map(reading.item, chain(window, records)), header, as_json_line, names)
@@ -84,26 +83,13 @@ class _Reading:
     """How the records of one file become items."""
 
     name: str
-    needed: Sequence[str]
-    """fields that are read: those of `columns`, in its order"""
-    columns: Columns
-    """positions in `needed`"""
-    rule: PairRule
+    cells: NamedCells
     end: str
 
     def item(self, record: _Record) -> Item:
         place = f"{self.name}:{record.line.number}"
-        return Item(self._row(record), place, _beginning(record), record.line.end or self.end)
-
-    def _row(self, record: _Record) -> Row:
-        cells = _cells(record, self.needed)
-        if isinstance(cells, str):
-            return Row((), fault=cells)
-        try:
-            codes = self.rule.pair(cells)
-        except InputError as error:
-            return Row((), fault=str(error))
-        return Row(tuple(cells[at] for at in self.columns.texts), *codes)
+        row = self.cells.row(_cells(record, self.cells.needed))
+        return Item(row, place, _beginning(record), record.line.end or self.end)
 
 
 def _parse(line: Line) -> _Record:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from qe_edge.commands.extras import require
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
-from qe_edge.rows import Row
-from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, columns_said, from_header
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header
 from qe_edge.table.detection import DETECTION_ROWS
 from qe_edge.table.items import Input, Item, as_table_row
-from qe_edge.table.languages import PairRule, table_rule
+from qe_edge.table.languages import table_rule
+from qe_edge.table.named import NamedCells, needed_cells
 from qe_edge.table.text import open_bytes, text_fault
 
 if TYPE_CHECKING:
@@ -53,18 +53,16 @@ def open_parquet(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = N
     with _opened(path) as file:
         names = file.schema_arrow.names
         columns = from_header(names, prompt, path, fields_option=False)
-        needed = [names[at] for at in (*columns.texts, *columns.languages)]
+        needed, picked = needed_cells(names, columns)
         for name in needed:
             _check_type(file.schema_arrow.field(name), path)
         if file.metadata.num_rows == 0:
             raise InputError(f"{path}: columns and no rows; give a table with at least one row")
-        split = len(columns.texts)
-        picked = Columns(tuple(range(split)), tuple(range(split, len(needed))))
         rows = _rows(file, needed, path)
         window = list(islice(rows, DETECTION_ROWS))
         usable = [cells for cells in window if _fault(cells, needed) is None]
         rule = table_rule(lp, prompt, picked, needed, usable, path)
-        reading = _Reading(path, needed, picked, rule)
+        reading = _Reading(path, NamedCells(needed, picked, rule))
         said = (f"read as Parquet of {file.num_row_groups} row groups", columns_said(names, prompt, columns))
         yield Input(
             (*said, *rule.said),
@@ -82,25 +80,12 @@ class _Reading:
     """How the rows of one file become items."""
 
     name: str
-    needed: Sequence[str]
-    """columns that are read: those of `columns`, in its order"""
-    columns: Columns
-    """positions in `needed`"""
-    rule: PairRule
+    cells: NamedCells
 
     def item(self, cells: Sequence[str], number: int) -> Item:
         """number: of the row, from 1."""
-        return Item(self._row(cells), f"{self.name}:row {number}")
-
-    def _row(self, cells: Sequence[str]) -> Row:
-        fault = _fault(cells, self.needed)
-        if fault is not None:
-            return Row((), fault=fault)
-        try:
-            codes = self.rule.pair(cells)
-        except InputError as error:
-            return Row((), fault=str(error))
-        return Row(tuple(cells[at] for at in self.columns.texts), *codes)
+        fault = _fault(cells, self.cells.needed)
+        return Item(self.cells.row(cells if fault is None else fault), f"{self.name}:row {number}")
 
 
 def _fault(cells: Sequence[str], names: Sequence[str]) -> str | None:

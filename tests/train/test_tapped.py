@@ -20,11 +20,11 @@ TOKENS = torch.tensor([[11, 45, 6, 80, 0], [5, 9, 33, 2, 61]])
 LAST = torch.tensor([3, 4])
 
 
-def tapped(base: Path, tap: int) -> TappedRegressor:
+def tapped(base: Path, tap: int, full: int = 0) -> TappedRegressor:
     torch.manual_seed(1)
     decoder = cut_decoder(load_decoder(str(base), torch.float32), tap)
     adapted = add_adapter(decoder, Adapter(rank=4), [4] * (4 - tap + 1))
-    model = TappedRegressor(adapted, RegressionHead(HeadOptions(64, True, True)))
+    model = TappedRegressor(adapted, RegressionHead(HeadOptions(64, True, True)), full)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -47,8 +47,9 @@ def test_a_cut_decoder_gives_the_hidden_state_of_the_whole_one(tiny_base: Path, 
     torch.testing.assert_close(state, expected, atol=2e-6, rtol=1e-5)
 
 
-def test_a_shared_prefix_gives_the_scores_and_gradients_of_whole_prompts(tiny_base: Path) -> None:
-    model = tapped(tiny_base, 2)
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_shared_prefix_gives_the_scores_and_gradients_of_whole_prompts(tiny_base: Path, full: int) -> None:
+    model = tapped(tiny_base, 2, full)
 
     shared, _ = model(TOKENS, LAST, model.prefix(PREFIX))
     shared.square().sum().backward()
@@ -58,14 +59,16 @@ def test_a_shared_prefix_gives_the_scores_and_gradients_of_whole_prompts(tiny_ba
     whole.square().sum().backward()
 
     torch.testing.assert_close(shared, whole, atol=1e-6, rtol=1e-5)
-    assert any("layers.0.self_attn.k_proj.lora_A" in name for name in gradients)
+    keys = "decoder.base_model.model.layers.{}.self_attn.k_proj.lora_A.default.weight"
+    assert all(gradients[keys.format(block)].abs().max() > 0 for block in (0, 2))
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_padding_and_neighbours_do_not_reach_a_row(tiny_base: Path) -> None:
-    model = tapped(tiny_base, 2).eval()
+@pytest.mark.parametrize("full", [0, 1])
+def test_padding_and_neighbours_do_not_reach_a_row(tiny_base: Path, full: int) -> None:
+    model = tapped(tiny_base, 2, full).eval()
     other = TOKENS.clone()
     other[0, 4] = 99  # padding of row 0
     other[1] = 7  # its neighbour

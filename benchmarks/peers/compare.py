@@ -1,8 +1,8 @@
 """Run qe-edge and its peers in turn on the same rows, several rounds, and print one table.
 
 Every variant is run once a round, each in a process of its own, so that a change of the machine's speed meets them all.
-Figures are medians over rounds. The error of a state is measured against torch in float32 with the same blocks, on the
-first rows; the last norm is left out of account by comparing directions:
+Figures are medians over rounds; the file is written after each. The error of a state is measured against torch in
+float32 with the same blocks, on the first rows; the last norm is left out of account by comparing directions:
 
     error     mean |v - f|, v and f the two states of a row scaled to length 1
     centred   |V - F| / |F - mean of F's rows|, all rows together: 1 and more means that rows cannot be told apart
@@ -94,25 +94,23 @@ def answer_of(peer: Peer, variant: str, options: argparse.Namespace, vectors: Pa
     return result
 
 
-def run_all(options: argparse.Namespace, folder: Path) -> tuple[Answers, dict[str, str]]:
-    """All rounds. Answers by name, and the names that failed with their reasons; these are not run again."""
-    answers: Answers = {}
-    failures: dict[str, str] = {}
-    for number in range(1, options.rounds + 1):
-        for peer in PEERS:
-            for variant in peer.variants:
-                name = f"{peer.name} {variant}"
-                if name in failures or not any(fnmatch(name, pattern) for pattern in options.only):
-                    continue
-                try:
-                    answer = answer_of(peer, variant, options, folder / f"{name}.npy")
-                except (OSError, RuntimeError) as error:
-                    failures[name] = str(error)
-                    print(f"round {number}  {name}: {error}", file=sys.stderr, flush=True)
-                    continue
-                answers.setdefault(name, []).append(answer)
-                print(f"round {number}  {name}: {answer['rows_per_second']:.1f} rows/s", file=sys.stderr, flush=True)
-    return answers, failures
+def run_round(
+    number: int, options: argparse.Namespace, folder: Path, answers: Answers, failures: dict[str, str]
+) -> None:
+    """Run every variant once; what it answered joins `answers`, why it failed `failures`: it is not run again."""
+    for peer in PEERS:
+        for variant in peer.variants:
+            name = f"{peer.name} {variant}"
+            if name in failures or not any(fnmatch(name, pattern) for pattern in options.only):
+                continue
+            try:
+                answer = answer_of(peer, variant, options, folder / f"{name}.npy")
+            except (OSError, RuntimeError) as error:
+                failures[name] = str(error)
+                print(f"round {number}  {name}: {error}", file=sys.stderr, flush=True)
+                continue
+            answers.setdefault(name, []).append(answer)
+            print(f"round {number}  {name}: {answer['rows_per_second']:.1f} rows/s", file=sys.stderr, flush=True)
 
 
 def errors(name: str, folder: Path) -> tuple[float, float] | None:
@@ -199,13 +197,16 @@ def main() -> None:
     options = parser.parse_args()
     if not options.output.parent.is_dir():
         parser.error(f"-o {options.output}: no such folder; give a file in one that exists")
-    with tempfile.TemporaryDirectory() as folder:
-        answers, failures = run_all(options, Path(folder))
-        entries = summary(answers, Path(folder))
     machine = {"processor": processor(), "cpus": os.cpu_count(), "system": platform.platform()}
-    settings = {"rows": options.rows, "rounds": options.rounds, "threads": options.threads}
-    result = {"machine": machine, **settings, "results": entries, "failures": failures}
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    answers: Answers = {}
+    failures: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(1, options.rounds + 1):
+            run_round(number, options, Path(folder), answers, failures)
+            entries = summary(answers, Path(folder))
+            settings = {"rows": options.rows, "rounds": number, "threads": options.threads}
+            result = {"machine": machine, **settings, "results": entries, "failures": failures}
+            options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"{options.rows} rows, {options.threads} threads, {options.rounds} rounds; {machine['processor']}\n")
     print(table(entries))
     if failures:

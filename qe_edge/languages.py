@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cache, lru_cache, wraps
+from typing import TYPE_CHECKING, TypeVar
 
 from qe_edge.errors import InputError
 
 if TYPE_CHECKING:
     from langcodes import Language
 
+T = TypeVar("T")
 ARROWS = re.compile(r"\s*(?:->|→|>|:)\s*")
 DASHES = re.compile(r"[-_]")
 REGION_FIRST = re.compile(r"[A-Z]{2}(?:[-_]|$)")
@@ -22,9 +24,33 @@ _IGNORED = str.maketrans("", "", "(),")
 NO_LANGUAGE = {"und", "mul", "zxx", "mis"}
 """ISO 639 codes that do not name one language."""
 HOW_TO_WRITE = "use an ISO 639 code such as et or est, or an English name such as Estonian"
+LONGEST = 200
+"""Characters; longer texts are refused unread. The longest English name of a language has 56."""
 
 
-@lru_cache(maxsize=4096)
+def _remembered(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Keep a function's recent answers and refusals: looking for the names nearest to an unknown one takes long."""
+
+    @lru_cache(maxsize=4096)
+    def answer(text: str) -> tuple[T | None, str]:
+        try:
+            return function(text), ""
+        except InputError as error:
+            return None, str(error)
+
+    @wraps(function)
+    def remembering(text: str) -> T:
+        if len(text) > LONGEST:
+            raise InputError(f"{text[:20]!r}... of {len(text)} characters is no language; {HOW_TO_WRITE}")
+        value, refusal = answer(text)
+        if value is None:
+            raise InputError(refusal)
+        return value
+
+    return remembering
+
+
+@_remembered
 def resolve(text: str) -> str:
     """The ISO 639-1 code of a language, or the 639-3 code where there is none.
 
@@ -45,7 +71,7 @@ def english_name(code: str) -> str:
     return _language(code).language_name("en")
 
 
-@lru_cache(maxsize=4096)
+@_remembered
 def parse_pair(text: str) -> tuple[str, str]:
     """Codes of source and target: `et-en`, `et_en`, `est-eng`, `Estonian-English`, `en-pt-BR`, `en:pt-BR`, `et -> en`.
 

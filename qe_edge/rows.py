@@ -55,7 +55,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The answer to one row: a number on the bundle's score scale, or None, and the status that explains it."""
+    """The answer to one row: a number on the bundle's score scale, or None, and the status that explains it.
+
+    reason: of an invalid row, what is wrong and what to do, in one line; None for all others.
+    """
 
     value: float | None
     status: Status
+    reason: str | None = None

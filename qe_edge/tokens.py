@@ -45,49 +45,74 @@ class PromptTokens:
     """after each text; may be empty"""
 
 
-def read_as_text(tokenizer: Tokenizer) -> frozenset[int]:
-    """Make a tokenizer take control-token strings such as `</s>` in a text for the characters that they are.
+def not_unicode(text: str) -> str | None:
+    """What is wrong with a text that cannot be written in Unicode's encodings; None for all others."""
+    half = _SURROGATE.search(text)
+    return half and f"a text has half a surrogate pair, U+{ord(half[0]):04X}; write the whole character"
 
-    Added tokens are looked for before the model sees a text. The tokenizer can leave that out for those marked special,
+
+class TextEncoder:
+    """A tokenizer to which every text is text: control-token strings such as `</s>` are the characters that they are.
+
+    Added tokens are looked for before a tokenizer's model sees a text. That can be left out for those marked special,
     which many control tokens are not (`<tool_call>` of Qwen, `<unused0>` of Gemma): all are marked here but runs of
     white space, which are text. Padding and truncation are switched off.
-
-    Returns the ids that a text must not become all the same: a model that looks up whole words may find `</s>` in its
-    vocabulary. The id of what the tokenizer does not know is not among them.
     """
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    controls = {n: token for n, token in tokenizer.get_added_tokens_decoder().items() if not token.content.isspace()}
-    tokenizer.add_special_tokens(list(controls.values()))
-    tokenizer.encode_special_tokens = True
-    unknown = tokenizer.encode("\U0010ffff", add_special_tokens=False).ids  # a code that is no character
-    return frozenset(controls) - frozenset(unknown)
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """tokenizer: is changed, and used from now on."""
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        controls = {
+            n: token for n, token in tokenizer.get_added_tokens_decoder().items() if not token.content.isspace()
+        }
+        tokenizer.add_special_tokens(list(controls.values()))
+        tokenizer.encode_special_tokens = True
+        unknown = tokenizer.encode("\U0010ffff", add_special_tokens=False).ids  # a code that is no character
+        self._controls = frozenset(controls) - frozenset(unknown)
+        self._tokenizer = tokenizer
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids the tokenizer can produce."""
+        return self._tokenizer.get_vocab_size()
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text. Raises InputError for a text that is not Unicode.
+
+        Ids of control tokens, which a model that looks up whole words may find in its vocabulary, are left out, except
+        that of what the tokenizer does not know.
+        """
+        for text in texts:
+            if fault := not_unicode(text):
+                raise InputError(fault)
+        found = [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [ids if self._controls.isdisjoint(ids) else [i for i in ids if i not in self._controls] for ids in found]
 
 
 class PromptEncoder:
-    """Tokenises prompts; no text becomes a control token (`read_as_text`).
+    """Tokenises prompts; no text becomes a control token.
 
     tokenizer: a `tokenizers.Tokenizer`; bos: id put before the prefix, or None; token_limit: the most tokens a
     whole prompt (prefix and body) may have.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt, bos: int | None, token_limit: int) -> None:
-        self._controls = read_as_text(tokenizer)
-        self._tokenizer = tokenizer
+        self._text = TextEncoder(tokenizer)
         self._bos = bos
         self.prompt = prompt
         self.token_limit = token_limit
         self._fixed: dict[Pair, PromptTokens] = {}
 
-    @cached_property
+    @property
     def vocabulary_size(self) -> int:
         """Number of ids the tokenizer can produce."""
-        return self._tokenizer.get_vocab_size()
+        return self._text.vocabulary_size
 
     def fixed(self, pair: Pair) -> PromptTokens:
         """The prefix (with BOS) and glue of a language pair; raises UsageError when they leave no room for text."""
         if pair not in self._fixed:
-            prefix, *glue = self._encode([self.prompt.prefix(*pair), *self.prompt.glue(*pair)])
+            prefix, *glue = self._text.ids([self.prompt.prefix(*pair), *self.prompt.glue(*pair)])
             start = [] if self._bos is None else [self._bos]
             fixed = PromptTokens(start + prefix, glue)
             if self._room(fixed) < len(self.prompt.fields):
@@ -112,7 +137,7 @@ class PromptEncoder:
 
     def _bodies(self, rows: Sequence[PromptRow]) -> Iterator[Body]:
         read = CHARACTERS_PER_TOKEN * self.token_limit
-        ids = iter(self._encode([text[:read] for _, texts in rows for text in texts]))
+        ids = iter(self._text.ids([text[:read] for _, texts in rows for text in texts]))
         for pair, texts in rows:
             body = self._body(self.fixed(pair), [next(ids) for _ in texts])
             yield Body(body.ids, True) if any(len(text) > read for text in texts) else body
@@ -130,14 +155,7 @@ class PromptEncoder:
     @cached_property
     def _blank(self) -> int:
         """The token of a body that would have none: its texts hold nothing that the tokenizer has a token for."""
-        return next(iter(self._encode([" "])[0]), 0)
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        for text in texts:
-            if half := _SURROGATE.search(text):
-                raise InputError(f"a text has half a surrogate pair, U+{ord(half[0]):04X}; write the whole character")
-        found = [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        return [ids if self._controls.isdisjoint(ids) else [i for i in ids if i not in self._controls] for ids in found]
+        return next(iter(self._text.ids([" "])[0]), 0)
 
 
 def _portions(rows: Sequence[PromptRow]) -> Iterator[Sequence[PromptRow]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 from qe_edge.errors import InputError
 from qe_edge.languages import english_name, resolve
@@ -15,9 +14,10 @@ def with_codes(row: Row) -> Row:
     """The row with its languages as codes; with a fault if one of them is unknown."""
     if row.fault is not None:
         return row
-    codes = _codes(row.source_language, row.target_language)
-    if codes is None:
-        return replace(row, fault=f"unknown language in {row.pair!r}")
+    try:
+        codes = resolve(row.source_language), resolve(row.target_language)
+    except InputError as error:
+        return replace(row, fault=str(error))
     if codes == (row.source_language, row.target_language):
         return row
     return replace(row, source_language=codes[0], target_language=codes[1])
@@ -33,12 +33,3 @@ def language_names(row: Row) -> Pair:
     if not row.source_language:
         return "", ""
     return english_name(row.source_language), english_name(row.target_language)
-
-
-@lru_cache(maxsize=4096)
-def _codes(source_language: str, target_language: str) -> tuple[str, str] | None:
-    """Codes of both languages, or None: `resolve` remembers answers but not refusals, which take it long."""
-    try:
-        return resolve(source_language), resolve(target_language)
-    except InputError:
-        return None

@@ -27,10 +27,9 @@ from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.row_languages import language_names, with_codes, without_languages
-from qe_edge.scoring.screening import blocking_status, scored_status
+from qe_edge.scoring.screening import blocking_status, readable, scored_status
 from qe_edge.scoring.tuning import Tuning, load_tuning
 from qe_edge.tokens import Pair, PromptEncoder
-from qe_edge.unscored import Unscored
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -167,11 +166,11 @@ class Scorer:
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
 
-        A row for which there is not enough memory, or whose score is not a finite number, is `Unscored`. Raises
-        UsageError for a row with another number of texts than the prompt has, unless it has a fault, and MemoryError
-        when there is not enough for what the rows have in common.
+        A row that cannot be read, for which there is not enough memory, or whose score is not a finite number is
+        `invalid`, with the reason. Raises UsageError for a row with another number of texts than the prompt has, unless
+        it has a fault, and MemoryError when there is not enough for what the rows have in common.
         """
-        stream = map(with_codes if self._prompt.uses_languages else without_languages, rows)
+        stream = map(with_codes if self._prompt.uses_languages else without_languages, map(readable, rows))
         begun: deque[_Begun] = deque()
         try:
             while window := list(islice(stream, WINDOW)):
@@ -213,9 +212,9 @@ class Scorer:
         self._remember(scores)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
-                yield Score(None, status)
+                yield Score(None, status, row.fault)
             elif (key := _key(row)) in missing:
-                yield Unscored(None, Status.INVALID, missing[key])
+                yield Score(None, Status.INVALID, missing[key])
             else:
                 score, truncated = scores[key]
                 yield Score(score, scored_status(row, self._prompt, truncated, self._trained_pairs))
@@ -285,5 +284,5 @@ def _cancel(answers: Iterable[_Answer]) -> None:
 def _key(row: Row) -> bytes:
     """Digest of everything that a score depends on."""
     texts = (row.source_language, row.target_language, *row.texts)
-    joined = b"".join(len(text).to_bytes(8) + text.encode("utf-8", "surrogateescape") for text in texts)
+    joined = b"".join(len(text).to_bytes(8) + text.encode() for text in texts)
     return blake2b(joined, digest_size=16).digest()

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Row, Status
+from qe_edge.tokens import not_unicode
+
+
+def readable(row: Row) -> Row:
+    """The row, with a fault if one of its texts is not Unicode."""
+    if row.fault is not None:
+        return row
+    fault = next(filter(None, map(not_unicode, row.texts)), None)
+    return row if fault is None else replace(row, fault=fault)
 
 
 def blocking_status(row: Row, prompt: Prompt) -> Status | None:

@@ -14,7 +14,6 @@ from qe_edge.table.items import Input, Item
 from qe_edge.table.journal import Progress, RowHash
 from qe_edge.table.output import Output
 from qe_edge.table.report import Report
-from qe_edge.unscored import Unscored
 
 
 class OnTruncate(StrEnum):
@@ -59,7 +58,7 @@ def score_input(
         output.write(source.header)
     tally = Counter(earlier.tally)
     for done, (item, score) in enumerate(_scored(source.items, scorer), earlier.rows + 1):
-        fault = score.reason if isinstance(score, Unscored) else item.row.fault
+        fault = item.row.fault or score.reason
         if fault is not None:
             report.fault(item.place, fault)
         if score.status is Status.TRUNCATED and on_truncate is not OnTruncate.SCORE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -118,3 +119,35 @@ def test_a_pair_with_an_unknown_language_names_that_language(text: str, value: s
 def test_importing_the_module_does_not_import_the_language_tables() -> None:
     code = "import sys, qe_edge.languages; sys.exit('langcodes' in sys.modules or 'language_data' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("read", [resolve, parse_pair])
+def test_a_refusal_is_remembered(read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def nearest(text: str) -> str:
+        asked.append(text)
+        return "did you mean Ruritanian? "
+
+    monkeypatch.setattr("qe_edge.languages._nearest", nearest)
+    text = "Zendian" if read is resolve else "Zubrowkan-en"
+    refusals = set()
+    for _ in range(3):
+        with pytest.raises(InputError) as caught:
+            read(text)
+        refusals.add(str(caught.value))
+    assert len(refusals) == 1
+    assert "did you mean Ruritanian?" in refusals.pop()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("read", [resolve, parse_pair])
+@pytest.mark.parametrize("unit", ["a", "a-", "et->", "\n"])
+def test_a_text_far_too_long_is_refused_unread(
+    read: Callable[[str], object], unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qe_edge.languages._nearest", lambda text: 1 / 0)
+    monkeypatch.setattr("qe_edge.languages._cuts", lambda text: 1 / 0)
+    with pytest.raises(InputError, match=rf"of {30_000 * len(unit)} characters is no language; ") as caught:
+        read(unit * 30_000)
+    assert len(str(caught.value)) < 200

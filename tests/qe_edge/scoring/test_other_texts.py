@@ -24,7 +24,7 @@ def test_one_text_is_scored_without_a_language_and_without_a_prefix(scorer: Scor
         Score(4.0, Status.OK),
         Score(2.0, Status.OK),
         Score(None, Status.EMPTY_TEXT),
-        Score(None, Status.INVALID),
+        Score(None, Status.INVALID, "broken"),
         Score(16.0, Status.TRUNCATED),
     ]
 

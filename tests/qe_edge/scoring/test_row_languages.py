@@ -31,13 +31,27 @@ def test_an_unknown_language_makes_its_row_invalid_and_no_other(scorer: Scorer, 
         Row.translation("Tere", "Hello", "et", unknown),
         Row.translation("", "Hello", "et", unknown),
     ]
-    invalid = Score(None, Status.INVALID)
-    assert list(scorer.score(rows)) == [invalid, SCORED, invalid, invalid]
+    first, *others = scorer.score(rows)
+    assert (first.value, first.status) == (None, Status.INVALID)
+    assert first.reason is not None
+    assert repr(unknown) in first.reason
+    assert "use an ISO 639 code" in first.reason
+    assert others == [SCORED, first, first]
 
 
 def test_a_known_language_outside_the_training_data_is_scored_with_caution(scorer: Scorer) -> None:
     assert list(scorer.score([Row.translation("Tere", "Hello", "Finnish", "en")])) == [
         Score(7.0, Status.UNSUPPORTED_LANGUAGE)
+    ]
+
+
+def test_half_a_surrogate_pair_makes_its_row_invalid_and_no_other(scorer: Scorer) -> None:
+    broken = [Row.translation("Tere\ud83d", "Hello", "et", "en"), Row.translation("Tere", "\udc80", "et", "en")]
+    reason = "a text has half a surrogate pair, U+{}; write the whole character"
+    assert list(scorer.score([broken[0], Row.translation("Tere", "Hello", "et", "en"), broken[1]])) == [
+        Score(None, Status.INVALID, reason.format("D83D")),
+        SCORED,
+        Score(None, Status.INVALID, reason.format("DC80")),
     ]
 
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from qe_edge.errors import InputError
+from qe_edge.tokens import TextEncoder
 from qe_edge_train.tapped import hidden_states
 
 StateArray = NDArray[np.float32]
@@ -31,17 +32,14 @@ def encode_sentences(
 ) -> list[list[int]]:
     """Token ids of plain sentences: BOS if there is one, no prompt, cut after `token_limit` tokens.
 
-    A special-token string inside a sentence is encoded as plain text. Raises InputError for a sentence of no token.
+    What looks like a control token inside a sentence is text. Raises InputError for a sentence of no token.
     """
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
     start = [] if bos is None else [bos]
-    encodings = tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
-    for encoding, sentence in zip(encodings, sentences, strict=True):
-        if not encoding.ids:
+    bodies = TextEncoder(tokenizer).ids(sentences)
+    for ids, sentence in zip(bodies, sentences, strict=True):
+        if not ids:
             raise InputError(f"the tokenizer makes no token of the sentence {sentence!r}; leave the line out")
-    return [(start + encoding.ids)[:token_limit] for encoding in encodings]
+    return [(start + ids)[:token_limit] for ids in bodies]
 
 
 def mean_pool(hidden: Tensor, lengths: Tensor, bos: bool = False) -> Tensor:

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -35,6 +34,8 @@ Device = Literal["auto", "cpu", "cuda"]
 
 WINDOW = 1024
 """Rows planned at once: the range over which lengths are sorted and sources are shared."""
+WINDOW_CHARACTERS = 1 << 22
+"""Characters of texts with which a window is full as well: rows of megabytes must not fill the memory."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
 REMEMBERED = 1 << 14
@@ -173,7 +174,7 @@ class Scorer:
         stream = map(with_codes if self._prompt.uses_languages else without_languages, map(readable, rows))
         begun: deque[_Begun] = deque()
         try:
-            while window := list(islice(stream, WINDOW)):
+            for window in _windows(stream):
                 begun.append(self._begin(window, begun))
                 if len(begun) > AHEAD:
                     yield from self._finish(begun[0])
@@ -273,6 +274,20 @@ def signature(bundle: Bundle, device: str) -> str:
     spec = bundle.spec
     named = f"bundle {spec.name}@{bundle.digest}"
     return f"qe-edge {qe_edge.__version__} | {named} | {spec.tap_label} | {spec.precision} | {device}"
+
+
+def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in windows of WINDOW, or fewer of about WINDOW_CHARACTERS."""
+    window: list[Row] = []
+    characters = 0
+    for row in rows:
+        window.append(row)
+        characters += sum(map(len, row.texts))
+        if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
 
 
 def _cancel(answers: Iterable[_Answer]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -42,17 +43,18 @@ def open_table(
         records = plain_records(text.lines()) if used is Quoting.NONE else quoted_records(text.lines())
         first = next(records)
         end = first.end or "\n"
-        width = len(first.cells)
         header = BOM.decode() if text.bom else ""
+        window = list(islice(records, DETECTION_ROWS))
         if asked is None:
+            width = len(first.cells)
             columns = _header_columns(first, prompt, text.name)
             names = first.cells
             header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
         else:
+            window = [first, *window]
+            width = _usual_width(window)
             columns = _numbered_columns(asked, width, text.name)
             names = [str(number) for number in range(1, width + 1)]
-            records = chain([first], records)
-        window = list(islice(records, DETECTION_ROWS))
         if not window:
             raise InputError(f"{text.name}: a header and no rows; give a table with at least one row")
         usable = [record.cells for record in window if _fault(record, width) is None]
@@ -115,10 +117,15 @@ def _header_columns(record: Record, prompt: Prompt, name: str) -> Columns:
     return from_header(record.cells, prompt, place)
 
 
+def _usual_width(records: Iterable[Record]) -> int:
+    """The number of cells that most records have."""
+    return Counter(len(record.cells) for record in records).most_common(1)[0][0]
+
+
 def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:
     most = max(columns.texts) + 1
     if most > width:
-        raise InputError(f"{name}:1: {width} cells where --fields asks for column {most}; check --fields")
+        raise InputError(f"{name}: rows of {width} cells where --fields asks for column {most}; check --fields")
     return columns
 
 

@@ -212,10 +212,11 @@ def test_the_same_texts_in_another_language_pair_are_another_row(scorer: Scorer)
     assert a != b
 
 
+@pytest.mark.parametrize(("bound", "value"), [("WINDOW", 2), ("WINDOW_CHARACTERS", 1)])
 def test_the_stream_is_read_two_windows_ahead_at_most(
-    scorer: Scorer, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, rows: list[Row], monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
-    monkeypatch.setattr(scorer_module, "WINDOW", 2)
+    monkeypatch.setattr(scorer_module, bound, value)
     read = 0
 
     def source() -> Iterator[Row]:
@@ -227,7 +228,7 @@ def test_the_stream_is_read_two_windows_ahead_at_most(
     scores = scorer.score(source())
     next(scores)
 
-    assert read == 4
+    assert read == 2 * value
     assert len(list(scores)) == 5
 
 

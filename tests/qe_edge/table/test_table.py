@@ -212,8 +212,18 @@ def test_a_table_without_a_header_is_read_by_number_and_gets_none(tmp_path: Path
     assert output(path, fields="3,2") == b"7\tHello\tTere\t12.3457\tok\n8\tyes\tjah\t12.3457\tok\n"
 
 
+def test_a_faulty_first_row_of_a_table_without_a_header_makes_no_other_row_faulty(tmp_path: Path) -> None:
+    found = items(write(tmp_path, "7\tHel\tlo\tTere\n8\tyes\tjah\n9\tno\tei\n"), fields="3,2")
+    assert found[0].row.fault is not None
+    assert found[0].row.fault.startswith("4 instead of 3 cells")
+    assert [item.row for item in found[1:]] == [
+        Row.translation("jah", "yes", "et", "en"),
+        Row.translation("ei", "no", "et", "en"),
+    ]
+
+
 def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"f\.tsv:1: 2 cells where --fields asks for column 3"):
+    with pytest.raises(InputError, match=r"f\.tsv: rows of 2 cells where --fields asks for column 3"):
         items(write(tmp_path, "a\tb\n"), fields="1,3")
 
 
@@ -276,7 +286,7 @@ def test_texts_come_in_the_order_of_the_prompt(tmp_path: Path) -> None:
     with open_table(path, prompt=prompt, fields="1,3,2") as table:
         assert [item.row for item in table.items][1:] == [Row(("p", "c", "x"))]
     with (
-        pytest.raises(InputError, match=r"f\.tsv:1: 3 cells where --fields asks for column 4"),
+        pytest.raises(InputError, match=r"f\.tsv: rows of 3 cells where --fields asks for column 4"),
         open_table(path, prompt=prompt, fields="1,4,2"),
     ):
         pass

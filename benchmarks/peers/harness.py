@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -90,7 +91,7 @@ def parse(peer: str, variants: Sequence[str]) -> Options:
     """Options from the command line."""
     parser = argparse.ArgumentParser(description=f"Time {peer}; prints one line of JSON.")
     parser.add_argument("--variant", required=True, choices=variants)
-    parser.add_argument("--rows", type=int, default=1000, help="the first N rows (default 1000)")
+    parser.add_argument("--rows", type=int, default=1000, help="N rows, spread over all (default 1000)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=WORK, help=f"folder of prepare.sh (default {WORK})")
     parser.add_argument("--base", type=Path, default=BASE, help=f"folder of the base (default {BASE})")
@@ -142,7 +143,16 @@ def read_prompts(options: Options, file: str = ROWS_FILE) -> list[list[int]]:
     prompts: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))["prompts"]
     if options.rows > len(prompts):
         raise ValueError(f"--rows {options.rows}: {path} holds {len(prompts)}; run prepare.sh with ROWS={options.rows}")
-    return prompts[: options.rows]
+    return spread(prompts, options.rows)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """So many items, evenly spread over all: the first of a table may be shorter than the rest.
+
+    >>> spread("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def run(step: Step, rows: Sequence[Sequence[int]], batch: int) -> Floats:

@@ -33,6 +33,7 @@ from benchmarks.peers.harness import (
     pad,
     parse,
     report,
+    spread,
 )
 from qe_edge import Row, Scorer
 from qe_edge.languages import parse_pair
@@ -62,7 +63,7 @@ def time_scorer(options: Options) -> Timed:
     """Score the rows in this process. It is warmed up on other rows, because a Scorer runs a row only once."""
     data = json.loads((options.work / ROWS_FILE).read_text(encoding="utf-8"))
     languages = parse_pair(data["pair"])
-    texts = data["texts"][: options.rows]
+    texts = spread(data["texts"], options.rows)
     started = time.perf_counter()
     scorer = Scorer.load(device="cpu", threads=options.threads)
     loaded = time.perf_counter()
@@ -78,10 +79,10 @@ def time_scorer(options: Options) -> Timed:
 def time_command(options: Options) -> Timed:
     """Run the whole command; nothing is loaded before."""
     pair = json.loads((options.work / ROWS_FILE).read_text(encoding="utf-8"))["pair"]
-    lines = (options.work / TABLE_FILE).read_text(encoding="utf-8").split("\n")[: options.rows + 1]
+    header, *lines = (options.work / TABLE_FILE).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     with tempfile.TemporaryDirectory() as folder:
         table, output = Path(folder) / "rows.tsv", Path(folder) / "scored.tsv"
-        table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        table.write_text("\n".join([header, *spread(lines, options.rows)]) + "\n", encoding="utf-8")
         command = [sys.executable, "-m", "qe_edge", "score", str(table), "-o", str(output), "--lp", pair]
         command += ["--device", "cpu", "--threads", str(options.threads), "--quoting", "none", "--quiet"]
         started = time.perf_counter()

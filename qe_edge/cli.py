@@ -11,6 +11,7 @@ import typer
 from qe_edge import __version__
 from qe_edge.commands.bench import bench
 from qe_edge.commands.cache import cache
+from qe_edge.commands.ending import ended_in_order, occupy_closed_streams
 from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
@@ -55,8 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     A user's mistake is one line on standard error, never a traceback.
     """
+    occupy_closed_streams()
     try:
-        build()(arguments, prog_name="qe-edge")
+        with ended_in_order():
+            build()(arguments, prog_name="qe-edge")
     except QeEdgeError as error:
         print(f"qe-edge: error: {error}", file=sys.stderr)
         return error.exit_code

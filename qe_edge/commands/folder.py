@@ -6,16 +6,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from textwrap import indent
-from typing import Literal
 
 import typer
 
 from qe_edge.bundle import Bundle, open_bundle
 from qe_edge.commands.extras import require
+from qe_edge.commands.loading import Loading
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError
 from qe_edge.rows import Status
 from qe_edge.shards.finished import check_all, forget_all
@@ -59,17 +59,10 @@ class FolderRun:
         finally:
             scorer.close()
 
-    def on_ray(
-        self,
-        device: Literal["auto", "cpu", "cuda"],
-        threads: int | None,
-        cache: Path | None,
-        workers: int | None,
-        address: str | None,
-    ) -> None:
+    def on_ray(self, loading: Loading, workers: int | None, address: str | None) -> None:
         """Score several tables at a time on Ray; see `_finish` for what is raised.
 
-        device: auto is cpu; threads: of each worker, one if not given; the rest as `qe_edge.shards.actors`.
+        loading: auto is cpu, and one thread for each worker if not given; the rest as `qe_edge.shards.actors`.
         """
         require("cpu", "onnxruntime")
         from qe_edge.scoring.scorer import signature
@@ -77,11 +70,15 @@ class FolderRun:
 
         bundle = open_bundle(self.model)
         shards = find_shards(self.folder, self.target)
-        used = "cuda" if device == "cuda" else "cpu"
-        signed = signature(bundle, used)
+        here = replace(
+            loading,
+            device="cuda" if loading.device == "cuda" else "cpu",
+            threads=loading.threads or 1,
+            cache=None if loading.cache is None else loading.cache.resolve(),
+        )
+        signed = signature(bundle, here.device)
         self._prepare(shards, signed)
-        shared = None if cache is None else cache.resolve()
-        work = Work(self.model.resolve(), signed, self.options, used, threads or 1, shared)
+        work = Work(self.model.resolve(), signed, self.options, here)
         self._finish(shards, score_on_ray(shards, work, workers, address))
 
     def _prepare(self, shards: Sequence[Shard], signature: str) -> None:

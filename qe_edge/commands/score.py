@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
-from qe_edge.commands.ending import ended_in_order, occupy_closed_streams
-from qe_edge.commands.extras import require
+from qe_edge.bundle import EMBEDDED_BUNDLE, open_bundle
 from qe_edge.commands.folder import Engine, FolderRun
+from qe_edge.commands.loading import Device, Loading, load_scorer, read_limit
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, UsageError
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
@@ -24,10 +23,8 @@ from qe_edge.table.journal import Identity
 from qe_edge.table.output import open_output
 from qe_edge.table.parallel import open_parallel
 from qe_edge.table.report import Report
-from qe_edge.table.stream import OnTruncate, RowScorer, score_input
+from qe_edge.table.stream import OnTruncate, score_input
 from qe_edge.table.text import STDIN
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def score(
@@ -100,6 +97,10 @@ def score(
         str | None,
         typer.Option(metavar="ADDRESS", help="With Ray: a running cluster, as host:6379; this machine if not given."),
     ] = None,
+    gpu_mem_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Most memory to take on a GPU, as 4G or 800M; what is free if not given."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary, only warnings.")] = False,
 ) -> None:
     """Score the translations in a TSV file, or the texts that a bundle was trained to score.
@@ -109,7 +110,7 @@ def score(
 
     Exit code 0: all rows could be read and scored; 4: some could not and are marked invalid; others: docs/scoring.md.
     """
-    occupy_closed_streams()
+    loading = Loading(device, threads, cache, read_limit(gpu_mem_limit, device))
     if engine is not Engine.RAY and (workers is not None or address is not None):
         raise UsageError("--workers and --address are for --engine ray; add it, or leave them out")
     if file is not None and output is not None and Path(file).is_dir():
@@ -123,17 +124,16 @@ def score(
             restart,
             quiet,
         )
-        with ended_in_order():
-            if engine is Engine.RAY:
-                run.on_ray(device, threads, cache, workers, address)
-            else:
-                run.in_process(lambda bundle: load_scorer(bundle, device, threads, cache))
+        if engine is Engine.RAY:
+            run.on_ray(loading, workers, address)
+        else:
+            run.in_process(lambda bundle: load_scorer(bundle, loading))
         return
     if engine is Engine.RAY:
         raise UsageError("--engine ray is for folders of tables; give a folder, and -o FOLDER")
     report = Report(sys.stderr, quiet=quiet)
     inputs = [path for path in (file, sources, translations) if path is not None]
-    with ended_in_order(), ExitStack() as opened:
+    with ExitStack() as opened:
         if file is not None:
             check_output(file, output)
         bundle = open_bundle(model or EMBEDDED_BUNDLE)
@@ -143,7 +143,7 @@ def score(
         target = opened.enter_context(
             open_output(output, inputs, resumable=resumable, restart=restart, finish=source.finish)
         )
-        scorer = load_scorer(bundle, device, threads, cache)
+        scorer = load_scorer(bundle, loading)
         if resumable:
             chosen = {"lp": lp, "quoting": quoting, "fields": fields, "on_truncate": on_truncate}
             target.resume(Identity(begun, scorer.signature, chosen))
@@ -161,14 +161,6 @@ def score(
     report.finish(tally)
     if tally[Status.INVALID]:
         raise typer.Exit(EXIT_INVALID_ROWS)
-
-
-def load_scorer(bundle: Bundle, device: Device, threads: int | None, cache: Path | None) -> RowScorer:
-    """The scorer of a bundle. Raises BundleError, DeviceError, MissingExtraError, and OutputError for the cache."""
-    require("cpu", "onnxruntime")
-    from qe_edge import Scorer
-
-    return Scorer.of(bundle, device=device, threads=threads, cache=cache)
 
 
 def _open(

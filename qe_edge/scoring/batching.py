@@ -10,8 +10,6 @@ from itertools import takewhile
 
 TOKEN_BUDGET = 384
 """Padded tokens per batch. Small batches stay in a core's cache (docs/performance.md has the measurement)."""
-CUDA_TOKEN_BUDGET = 16_384
-"""The same on a GPU, whose many units want work: not measured yet."""
 UNIT_BUDGETS = 4
 """A unit of families holds at most about so many budgets of tokens, so that there are units for all workers."""
 LEAST_SAVED = 48

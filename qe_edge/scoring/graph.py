@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError
+from qe_edge.scoring.gpu import GpuMemory
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CPU_PRECISIONS = {"w8a8", "w4a8"}
@@ -41,8 +42,8 @@ class KeyValueShape:
         return [f"present_{kind}_{block}" for block in range(self.blocks) for kind in ("key", "value")]
 
 
-Past = dict[str, NDArray[Any]]
-"""Feeds of one prefix: name -> float32 [1, G, P, D]."""
+Past = dict[str, ort.OrtValue]
+"""Feeds of one prefix: name -> float32 [1, G, P, D], in the memory of the device that the graph runs on."""
 
 OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "alloc_failed")
 """What ONNX Runtime's message holds, in lower case, when it found no memory."""
@@ -79,14 +80,21 @@ class Graph:
 
     `run` and `extend` may be called from several threads at once, and on a CPU should be: each call then runs on
     `threads` threads of ONNX Runtime, and one each is faster than all of them on one batch (docs/performance.md).
-    profile: where files of ONNX Runtime's profile begin, to time every node; see `end_profile`.
+    profile: where files of ONNX Runtime's profile begin, to time every node; see `end_profile`. gpu_mem_limit: most
+    bytes that ONNX Runtime takes on a GPU; what CUDA itself needs comes on top.
 
     Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, DeviceError when the
     device cannot be used (there is no silent change to another device), and MemoryError when there is not enough.
     """
 
     def __init__(
-        self, model: Path, shape: KeyValueShape, device: str = "cpu", threads: int = 1, profile: Path | None = None
+        self,
+        model: Path,
+        shape: KeyValueShape,
+        device: str = "cpu",
+        threads: int = 1,
+        profile: Path | None = None,
+        gpu_mem_limit: int | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -95,9 +103,12 @@ class Graph:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         provider = PROVIDERS[device]
+        self.memory = None if device == "cpu" else GpuMemory(gpu_mem_limit)
+        """of the GPU"""
+        chosen = provider if device == "cpu" else (provider, _cuda_options(gpu_mem_limit))
         try:
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
-            self._session = ort.InferenceSession(str(model), options, providers=[provider], enable_fallback=0)
+            self._session = ort.InferenceSession(str(model), options, providers=[chosen], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a class per status code, all direct children of Exception
             reason = _reason(error)
             if device != "cpu":
@@ -130,7 +141,7 @@ class Graph:
     def nothing(self) -> Past:
         """The past of a row that nothing stands before."""
         empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
-        return dict.fromkeys(self.shape.inputs, empty)
+        return dict.fromkeys(self.shape.inputs, ort.OrtValue.ortvalue_from_numpy(empty))
 
     def prefix(self, tokens: Sequence[int]) -> Past:
         """Keys and values of a prefix of P token ids, computed by the graph itself with nothing before it."""
@@ -141,15 +152,22 @@ class Graph:
         if not any(beginnings):
             return [past] * len(beginnings)
         tokens, last = pad(beginnings)
-        present = self._run(past, tokens, last.clip(min=0), self.shape.outputs, ONLY_FETCHED)
-        before = past[self.shape.inputs[0]].shape[2]
+        present = self._run(past, tokens, last.clip(min=0), self.shape.outputs, self.device, ONLY_FETCHED)
+        if len(beginnings) == 1:
+            return [dict(zip(self.shape.inputs, present, strict=True))]
+        before = past[self.shape.inputs[0]].shape()[2]
+        arrays = [values.numpy() for values in present]
         return [
             {
-                name: np.ascontiguousarray(values[row : row + 1, :, : before + len(beginning)])
-                for name, values in zip(self.shape.inputs, present, strict=True)
+                name: self._held(values[row : row + 1, :, : before + len(beginning)])
+                for name, values in zip(self.shape.inputs, arrays, strict=True)
             }
             for row, beginning in enumerate(beginnings)
         ]
+
+    def _held(self, values: NDArray[Any]) -> ort.OrtValue:
+        """A copy in the memory of the graph's device."""
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), self.device, 0)
 
     def scores(self, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
         """The scores of rows, given as token ids after `past`, in one run."""
@@ -161,7 +179,7 @@ class Graph:
         self, past: Past, tokens: NDArray[np.int64], last: NDArray[np.int64], outputs: Sequence[str] = ("score",)
     ) -> list[NDArray[Any]]:
         """The named outputs for tokens [B, S], read at position `last` [B], after a prefix."""
-        return self._run(past, tokens, last, outputs, None)
+        return [values.numpy() for values in self._run(past, tokens, last, outputs, "cpu", None)]
 
     def _run(
         self,
@@ -169,29 +187,54 @@ class Graph:
         tokens: NDArray[np.int64],
         last: NDArray[np.int64],
         outputs: Sequence[str],
+        to: str,
         options: ort.RunOptions | None,
-    ) -> list[NDArray[Any]]:
-        """Raises MemoryError when there is none left, and BundleError when the graph cannot do what it says."""
+    ) -> list[ort.OrtValue]:
+        """The named outputs in the memory of device `to`; the past is read where it lies, for all rows together.
+
+        Raises MemoryError when there is none left, and BundleError when the graph cannot do what it says.
+        """
         try:
-            return list(self._session.run(list(outputs), {"tokens": tokens, "last": last, **past}, options))
+            binding = self._session.io_binding()
+            binding.bind_cpu_input("tokens", tokens)
+            binding.bind_cpu_input("last", last)
+            for name, values in past.items():
+                binding.bind_ortvalue_input(name, values)
+            for name in outputs:
+                binding.bind_output(name, to)
+            self._session.run_with_iobinding(binding, options)
+            return list(binding.get_outputs())
         except Exception as error:  # as when the graph is loaded: no common class
             reason = _reason(error)
             raise BundleError(f"{self._model}: the graph failed ({reason}); {REBUILD}") from error
 
 
-def open_graph(model: Path, shape: KeyValueShape, precision: str, requested: str, threads: int = 1) -> Graph:
+def open_graph(
+    model: Path,
+    shape: KeyValueShape,
+    precision: str,
+    requested: str,
+    threads: int = 1,
+    gpu_mem_limit: int | None = None,
+) -> Graph:
     """A graph on the requested device, or for "auto" on a GPU where one can be used and else on the CPU.
 
     Raises DeviceError when cuda is requested and cannot be used, and BundleError as `Graph` does.
     """
     device = pick_device(requested, precision)
     try:
-        return Graph(model, shape, device, threads)
+        return Graph(model, shape, device, threads, gpu_mem_limit=gpu_mem_limit)
     except DeviceError:
         if requested != "auto":
             raise
         # The GPU build of ONNX Runtime offers CUDA on machines without a usable GPU, too.
         return Graph(model, shape, "cpu", threads)
+
+
+def _cuda_options(limit: int | None) -> dict[str, str]:
+    """Memory is taken as it is needed and not in powers of two, so that what is free can be told."""
+    options = {"arena_extend_strategy": "kSameAsRequested"}
+    return options if limit is None else options | {"gpu_mem_limit": str(limit)}
 
 
 def _reason(error: Exception) -> str:

@@ -21,8 +21,9 @@ from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
 from qe_edge.errors import BundleError, QeEdgeError
 from qe_edge.rows import Row, Score, Status
-from qe_edge.scoring.batching import CUDA_TOKEN_BUDGET, TOKEN_BUDGET, Unit, plan
+from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine, Outcome
+from qe_edge.scoring.gpu import token_budget
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.row_languages import language_names, with_codes, without_languages
@@ -121,25 +122,34 @@ class Scorer:
         device: Device = "auto",
         threads: int | None = None,
         cache: Path | str | None = None,
+        gpu_mem_limit: int | None = None,
     ) -> Scorer:
         """Verify a bundle folder (None: the embedded bundle) and prepare it for scoring. Opens no connection.
 
         device: "auto" takes a GPU where it can run the bundle; threads: batches run at once on a CPU, None for what the
-        bundle is tuned to on this machine, or else one a core; cache: a file that keeps scores for other runs.
+        bundle is tuned to on this machine, or else one a core; cache: a file that keeps scores for other runs;
+        gpu_mem_limit: most bytes that may be taken on a GPU, None for what is free there.
         Raises BundleError for a bundle that is missing or damaged, DeviceError for a device that cannot run it, and
         OutputError for a cache that cannot be used.
         """
         bundle = open_bundle(EMBEDDED_BUNDLE if path is None else Path(path))
-        return cls.of(bundle, device=device, threads=threads, cache=None if cache is None else Path(cache))
+        kept = None if cache is None else Path(cache)
+        return cls.of(bundle, device=device, threads=threads, cache=kept, gpu_mem_limit=gpu_mem_limit)
 
     @classmethod
     def of(
-        cls, bundle: Bundle, *, device: Device = "auto", threads: int | None = None, cache: Path | None = None
+        cls,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        cache: Path | None = None,
+        gpu_mem_limit: int | None = None,
     ) -> Scorer:
         """As `load`, for a bundle that has been verified already."""
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
-        graph = open_graph(bundle.model, shape, spec.precision, device)
+        graph = open_graph(bundle.model, shape, spec.precision, device, gpu_mem_limit=gpu_mem_limit)
         try:
             tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
             encoder = PromptEncoder(tokenizer, bundle.prompt, spec.bos, spec.token_limit)
@@ -147,11 +157,15 @@ class Scorer:
             raise
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
-        if graph.device == "cpu":
+        if graph.memory is None:
             tuning = load_tuning(bundle.folder) or Tuning(physical_cores(), TOKEN_BUDGET)
             engine = Engine(graph, threads or tuning.workers, tuning.token_budget)
         else:
-            engine = Engine(graph, token_budget=CUDA_TOKEN_BUDGET)
+            longest = [0] * spec.token_limit
+            budget = token_budget(
+                lambda rows: graph.scores(graph.nothing, [longest] * rows), spec.token_limit, graph.memory.left
+            )
+            engine = Engine(graph, token_budget=budget)
         kept = (
             None
             if cache is None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from qe_edge.bundle import open_bundle
 from qe_edge.commands.extras import require
+from qe_edge.commands.loading import Loading, load_scorer
 from qe_edge.errors import BundleError, DeviceError, InputError, QeEdgeError, UsageError
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.shards.folder import Shard
@@ -44,10 +45,16 @@ class Work:
     signature: str
     """of the scorer that each of them must have"""
     options: Options
-    device: str
-    """cpu or cuda"""
-    threads: int
-    cache: Path | None
+    loading: Loading
+    """of that scorer, on cpu or cuda, with a number of threads"""
+
+    @property
+    def threads(self) -> int:
+        return self.loading.threads or 1
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.loading.device == "cuda"
 
 
 class ShardScorer:
@@ -68,12 +75,8 @@ class ShardScorer:
         return score_shard(shard, scorer, scorer.bundle.prompt, self._work.options)
 
     def _load(self) -> Scorer:
-        from qe_edge import Scorer
-
         work = self._work
-        bundle = open_bundle(work.bundle)
-        device: Any = work.device
-        scorer = Scorer.of(bundle, device=device, threads=work.threads, cache=work.cache)
+        scorer = load_scorer(open_bundle(work.bundle), work.loading)
         if scorer.signature != work.signature:
             raise BundleError(
                 f"{work.bundle}: a worker has {scorer.signature!r}, not {work.signature!r}; "
@@ -98,7 +101,7 @@ def _outcomes(shards: Sequence[Shard], work: Work, workers: int) -> Iterator[Out
     import ray
     from ray.exceptions import RayActorError
 
-    needs: dict[str, Any] = {"num_gpus": 1} if work.device == "cuda" else {"num_cpus": work.threads}
+    needs: dict[str, Any] = {"num_gpus": 1} if work.on_gpu else {"num_cpus": work.threads}
     pool = ray.remote(ShardScorer).options(**needs)
     idle: list[Any] = [pool.remote(work) for _ in range(workers)]
     waiting, deaths = deque(shards), Counter[str]()
@@ -167,7 +170,7 @@ def _room(work: Work, workers: int | None) -> int:
     """How many actors there will be, so that no core or GPU has two."""
     import ray
 
-    kind, each = ("GPU", 1) if work.device == "cuda" else ("CPU", work.threads)
+    kind, each = ("GPU", 1) if work.on_gpu else ("CPU", work.threads)
     # an actor lies on one machine
     most: int = sum(int(node["Resources"].get(kind, 0)) // each for node in ray.nodes() if node["Alive"])
     if most == 0 and kind == "GPU":

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from qe_edge.errors import UsageError
-from qe_edge.scoring.graph import Graph, KeyValueShape, Past, pad
+from qe_edge.scoring.graph import Graph, KeyValueShape, pad
 from qe_edge.verification.model import check_model
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, quantise_weight_only, simplify, to_half
@@ -102,12 +102,6 @@ class Exported:
     shape: KeyValueShape
     graph: Graph
 
-    @property
-    def nothing(self) -> Past:
-        """A prefix of no tokens."""
-        empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
-        return dict.fromkeys(self.shape.inputs, empty)
-
 
 CASES: list[tuple[str, tuple[int, ...], Strategy, tuple[int, ...] | None]] = [
     *((family, (1,), "single", None) for family in FAMILIES),
@@ -152,7 +146,7 @@ def test_the_graph_scores_as_the_module_does(exported: Exported, batch: int, len
 
     with torch.no_grad():
         expected, _ = exported.model(tokens, last, exported.model.prefix(before) if prefix else None)
-    past = exported.graph.prefix(before[0].tolist()) if prefix else exported.nothing
+    past = exported.graph.prefix(before[0].tolist()) if prefix else exported.graph.nothing
     (scores,) = exported.graph.run(past, tokens.numpy(), last.numpy())
 
     assert scores.shape == (batch,)
@@ -209,7 +203,7 @@ def test_a_prefix_and_its_bodies_score_as_whole_prompts(exported: Exported) -> N
     prefix, bodies = ids(6).tolist(), [ids(n, seed=n).tolist() for n in (3, 8, 5)]
 
     (shared,) = exported.graph.run(exported.graph.prefix(prefix), *pad(bodies))
-    (whole,) = exported.graph.run(exported.nothing, *pad([prefix + body for body in bodies]))
+    (whole,) = exported.graph.run(exported.graph.nothing, *pad([prefix + body for body in bodies]))
 
     assert np.abs(shared - whole).max() < 1e-4 * SCALE
     assert np.ptp(whole) > 1e-2 * SCALE

@@ -53,7 +53,7 @@ def test_help_names_every_option_that_the_documentation_names(
     text = capsys.readouterr().out
     documented = (repository / "docs" / "scoring.md").read_text()
     options = {word.strip("[],") for word in text.split() if word.startswith("--")} - {"--help"}
-    assert len(options) == 16
+    assert len(options) == 17
     assert {option for option in options if f"`{option}" not in documented} == set()
 
 

@@ -103,7 +103,7 @@ def test_a_worker_that_raises_is_told_once_and_no_thread_is_left(
     runs, whole = 0, Graph.scores
 
     class Failing:
-        def run(self, *_: object) -> None:
+        def io_binding(self) -> None:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no such kernel")
 
     def failing(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:

@@ -100,7 +100,7 @@ def test_without_memory_for_a_prefix_rows_are_run_whole_and_score_the_same(
         raise MemoryError("no room for a prefix")
 
     def noting(self: Graph, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
-        past_tokens.append(past["past_key_0"].shape[2])
+        past_tokens.append(past["past_key_0"].shape()[2])
         return whole(self, past, bodies)
 
     monkeypatch.setattr(Graph, "scores", noting)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qe_edge.bundle import open_bundle
+from qe_edge.commands.loading import Loading
 from qe_edge.errors import BundleError, MissingExtraError
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.scorer import signature
@@ -132,7 +133,7 @@ def test_more_workers_than_cores_are_refused(tmp_path: Path, bundle: Path) -> No
 
 
 def work(bundle: Path) -> Work:
-    return Work(bundle, signature(open_bundle(bundle), "cpu"), Options(lp="et-en"), "cpu", 1, None)
+    return Work(bundle, signature(open_bundle(bundle), "cpu"), Options(lp="et-en"), Loading("cpu", 1, None))
 
 
 def test_a_worker_with_another_bundle_refuses_to_score(tmp_path: Path, bundle: Path) -> None:

@@ -25,7 +25,7 @@ from qe_edge.prompt import Prompt
 from qe_edge.table.table import open_table
 from tests.qe_edge.conftest import write_counting_bundle
 
-MILESTONES = (1_000, 100_000, 1_000_000)
+MILESTONES = (1_000, 100_000, 500_000, 900_000)
 """rows after which memory is told, as far as there are so many"""
 POLL_SECONDS = 0.02
 

@@ -3,8 +3,8 @@
     python benchmarks/whole_command.py FILE.tsv --lp et-en [--many 1000000] [--json OUT]
 
 Cold start: 10 rows, from the start of the process to its end, median of five. Memory: the largest resident memory for
-1,000 rows, median of three, and for many, which are the same rows over and over. Repeated rows are looked up, not run: the
-run shows that reading, remembering and writing keep nothing; what the graph needs depends on the rows of a batch only.
+1,000 rows, median of three, and for many, which are the same rows over and over. Repeated rows are looked up, not run:
+the run shows that reading, remembering and writing keep nothing; what the graph needs depends on a batch only.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def merged_regressor(run: Run) -> TappedRegressor:
         if isinstance(decoder, PeftModel):
             decoder = decoder.merge_and_unload()
     assert isinstance(decoder, PreTrainedModel)
-    return TappedRegressor(decoder, head, run.recipe.head.full_blocks).requires_grad_(False).eval()
+    # nothing reads the other positions of the last block
+    full = run.recipe.head.full_blocks or run.facts.blocks_kept - 1
+    return TappedRegressor(decoder, head, full).requires_grad_(False).eval()
 
 
 def check_mergeable(run: Run) -> None:

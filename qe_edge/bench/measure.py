@@ -56,7 +56,7 @@ class Figures:
     int8_peak: float
     """the same in one product as large as a bundle's: what this machine can do (qe_edge/bench/peak.py)"""
     float_operations: float
-    """the same of float32 products with weights; attention is not counted"""
+    """the same of float32 products: attention, and layers that are not in int8"""
     float_peak: float
     peak_memory_mb: float
     """largest resident memory of the process while scoring; 0 where the system does not say"""
@@ -68,6 +68,11 @@ class Figures:
     @property
     def float_share(self) -> float:
         return self.float_operations / self.float_peak
+
+    @property
+    def matrix_share(self) -> float:
+        """Part of the graph's time that its products would take, each type at its own peak."""
+        return self.int8_share + self.float_share
 
 
 def measure(bundle: Path, table: OpenTable, threads: int | None, rounds: int) -> tuple[Figures, list[Operator]]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from qe_edge.bundle import Bundle
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.scorer import Job
 
 INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger")
-FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits")
+FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "Attention")
 FINISHED = "_kernel_time"
 """ends the name of the event that says how long a node took"""
 
@@ -28,7 +29,7 @@ class Operator:
     seconds: float = 0.0
     calls: int = 0
     operations: int = 0
-    """multiplications and additions, of matrix products with a weight"""
+    """multiplications and additions of matrix products; those of attention include what the mask hides"""
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,23 @@ def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
         operator.seconds += node["dur"] * 1e-6
         operator.calls += 1
         if operator.name in (*INT8_PRODUCTS, *FLOAT_PRODUCTS):
-            depth = _shape(arguments["input_type_shape"])[-1]
-            operator.operations += 2 * depth * prod(_shape(arguments["output_type_shape"]))
+            operator.operations += _operations(arguments)
     tokens = sum(len(body) for _, bodies in batches for body in bodies)
     return Profile(sorted(found.values(), key=lambda operator: -operator.seconds), tokens)
 
 
-def _shape(tensors: Sequence[dict[str, list[int]]]) -> list[int]:
-    """Of the first tensor, which the profile describes as {type: shape}."""
-    (shape,) = tensors[0].values()
+def _operations(arguments: dict[str, Any]) -> int:
+    """Multiplications and additions of a product [.., n] by [n, m], or of attention's two products.
+
+    Attention reads queries [B, N, S, D] and keys [B, G, T, D], and each query meets all T keys.
+    """
+    read, written = arguments["input_type_shape"], arguments["output_type_shape"]
+    if arguments["op_name"] == "Attention":
+        return 4 * prod(_shape(read[0])) * _shape(read[1])[2]
+    return 2 * _shape(read[0])[-1] * prod(_shape(written[0]))
+
+
+def _shape(tensor: dict[str, list[int]]) -> list[int]:
+    """Of a tensor that the profile describes as {type: shape}."""
+    (shape,) = tensor.values()
     return shape

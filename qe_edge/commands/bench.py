@@ -68,7 +68,11 @@ def bench(
 
 
 def _as_json(figures: Figures, operators: Sequence[Operator]) -> str:
-    shares = {"int8_share": figures.int8_share, "float_share": figures.float_share}
+    shares = {
+        "int8_share": figures.int8_share,
+        "float_share": figures.float_share,
+        "matrix_share": figures.matrix_share,
+    }
     content = asdict(figures) | shares | {"operators": [asdict(operator) for operator in operators]}
     return json.dumps(content, indent=2)
 
@@ -85,6 +89,7 @@ def _as_text(figures: Figures, operators: Sequence[Operator]) -> str:
         f"table to table reaches {figures.graph_share:.0%} of it",
         "int8 products": _against(figures.int8_operations, figures.int8_peak),
         "float32 products": _against(figures.float_operations, figures.float_peak),
+        "together": f"{figures.matrix_share:.0%} of the graph's time is what its products take at these peaks",
         "peak memory": f"{figures.peak_memory_mb:.0f} MB",
     }
     lines = [f"{label:<18}{fact}" for label, fact in facts.items()]

@@ -81,6 +81,21 @@ def test_a_bundle_scores_whole_prompts_as_the_trained_model_does(run: Run, bundl
     assert np.ptp(scores) > 0.5
 
 
+def test_the_last_block_asks_for_one_position_of_a_row(bundle: Bundle, tmp_path: Path) -> None:
+    spec = bundle.spec
+    shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
+    graph = Graph(bundle.model, shape, profile=tmp_path / "profile")
+    past = graph.prefix([1, 2])
+    graph.scores(past, [[3, 4, 5, 6], [7]])
+    events = json.loads(graph.end_profile().read_text(encoding="utf-8"))
+    queries = [
+        next(iter(event["args"]["input_type_shape"][0].values()))[2]
+        for event in events
+        if event.get("cat") == "Node" and event["args"].get("op_name") == "Attention" and event["dur"]
+    ]
+    assert queries[-spec.blocks_kept :] == [4] * (spec.blocks_kept - 1) + [1]
+
+
 def test_a_bundle_says_what_it_is(bundle: Bundle) -> None:
     spec = bundle.spec
 

@@ -198,9 +198,19 @@ def build_model(
     """The model to train on a task, on `device`, its adapter and head freshly initialised from the recipe's seed."""
     decoder = build_decoder(recipe, facts, kept, counts, device)
     head = RegressionHead(head_options(recipe.head, facts)).to(device)
-    model = TappedRegressor(decoder, head, recipe.head.full_blocks)
+    model = TappedRegressor(decoder, head, _full_blocks(recipe, kept))
     model.recomputes = recipe.optimiser.gradient_checkpointing
     return model
+
+
+def _full_blocks(recipe: Recipe, kept: int) -> int:
+    """Blocks that training runs on all positions, 0 for all.
+
+    Nothing reads the other positions of the last block, so leaving them out changes no score; what balances experts or
+    recomputes activations needs them all the same.
+    """
+    whole = recipe.adapter.kind == "experts" or recipe.optimiser.gradient_checkpointing
+    return recipe.head.full_blocks or (0 if whole else kept - 1)
 
 
 def head_options(head: Head, facts: BaseFacts) -> HeadOptions:

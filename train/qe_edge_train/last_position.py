@@ -81,7 +81,7 @@ class _Upper:
 
     def _picked(self, values: Tensor) -> Tensor:
         """values [B, S, ..] at each row's position, [B, 1, ..]."""
-        return values[torch.arange(len(self.last), device=values.device), self.last][:, None]
+        return values[torch.arange(self.last.shape[0], device=values.device), self.last][:, None]
 
 
 class _Once:

@@ -71,7 +71,7 @@ class TappedRegressor(nn.Module):
         cache = None if self.recomputes and self.training else DynamicCache()
         with last_position_above(blocks(self.decoder), self.full_blocks, last):
             states = _run(self.decoder, tokens, self.layers, past, cache)
-        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        rows = torch.arange(last.shape[0], device=tokens.device)
         picked = [
             state[rows, last] if layer <= self.full_blocks else state[:, 0]
             for state, layer in zip(states, self.layers, strict=True)

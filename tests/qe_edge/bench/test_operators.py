@@ -12,6 +12,7 @@ from qe_edge.scoring.scorer import Job
 
 HIDDEN, INNER, KEYS, BLOCKS = 576, 1536, 192, 20
 """of SmolLM2-135M cut at TL-11"""
+PREFIX = 3
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def scorer() -> Scorer:
 
 
 def job(scorer: Scorer, rows: int, length: int) -> Job:
-    past = scorer.engine.graph.prefix([1, 2, 3])
+    past = scorer.engine.graph.prefix(list(range(1, PREFIX + 1)))
     bodies = np.random.default_rng(0).integers(20, 40000, (rows, length)).tolist()
     return Job(past, [Family([], list(range(rows)))], bodies, list(range(rows)), [False] * rows)
 
@@ -36,7 +37,10 @@ def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
 
     assert found.tokens == 2 * rows * length
     assert found.operations(INT8_PRODUCTS) == pytest.approx(2 * weights / (rows * length), rel=1e-9)
-    assert found.operations(FLOAT_PRODUCTS) == pytest.approx(2 * HIDDEN / length, rel=1e-9)  # the head
+    seen = PREFIX + length
+    attention = 4 * HIDDEN * seen * (rows * length * (BLOCKS - 1) + rows)
+    head = 2 * HIDDEN * rows
+    assert found.operations(FLOAT_PRODUCTS) == pytest.approx((attention + head) / (rows * length), rel=1e-9)
 
 
 def test_every_call_counts_but_those_of_the_first_run(scorer: Scorer) -> None:

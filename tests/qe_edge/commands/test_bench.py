@@ -25,6 +25,7 @@ def test_the_figures_of_the_embedded_bundle_fit_together(sample: Path, capsys: p
     assert found["tokens_per_second"] / found["tokens"] == pytest.approx(found["graph_rows_per_second"] / 6)
     assert found["graph_share"] == pytest.approx(found["rows_per_second"] / found["graph_rows_per_second"])
     assert found["int8_share"] == pytest.approx(found["int8_operations"] / found["int8_peak"])
+    assert found["matrix_share"] == pytest.approx(found["int8_share"] + found["float_share"])
     assert 100 < found["peak_memory_mb"] < 10_000
     assert found["operators"][0]["name"] == "MatMulIntegerToFloat"
 
@@ -33,7 +34,7 @@ def test_the_text_names_bundle_machine_and_operators(sample: Path, capsys: pytes
     assert main(["bench", "embedded", str(sample), "--rows", "3", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     assert "TL-11 | w8a8 | cpu" in out
-    for label in ("machine", "table to table", "graph alone", "int8 products", "peak memory", "Attention"):
+    for label in ("machine", "table to table", "graph alone", "int8 products", "together", "peak memory", "Attention"):
         assert f"\n{label}" in out
 
 

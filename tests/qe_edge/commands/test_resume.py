@@ -59,25 +59,30 @@ def kill_until_finished(arguments: list[str], target: Path, numbers: random.Rand
             return kills
 
 
-def kill(bundle: Path, folder: Path, rows: int, kills: int) -> int:
-    """Kill runs at random moments, compare every finished file with an uninterrupted one; how many were finished."""
+def kill(bundle: Path, folder: Path, rows: int, files: int) -> int:
+    """Kill runs at random moments, up to four times each, and compare every finished file with an uninterrupted one.
+
+    So many files, each of which was killed at least once; returns the number of kills.
+    """
     source, numbers = table(folder, rows), random.Random(2)
     whole, killed = folder / "whole.tsv", folder / "killed.tsv"
     started = time.monotonic()
     subprocess.run(command(bundle, source, whole), stderr=subprocess.DEVNULL, check=False)
     longest = time.monotonic() - started
     assert len(whole.read_text().splitlines()) == rows + 1
-    done = finished = 0
-    while done < kills:
-        done += kill_until_finished(command(bundle, source, killed), killed, numbers, kills - done, longest)
+    kills = finished = 0
+    while finished < files:
+        most = numbers.randint(1, 4)
+        killed_now = kill_until_finished(command(bundle, source, killed), killed, numbers, most, longest)
         assert killed.read_bytes() == whole.read_bytes()
         killed.unlink()
-        finished += 1
-    return finished
+        kills += killed_now
+        finished += killed_now > 0
+    return kills
 
 
 def test_killed_runs_end_in_the_same_bytes(counting_bundle: Path, tmp_path: Path) -> None:
-    kill(counting_bundle, tmp_path, rows=3000, kills=4)
+    kill(counting_bundle, tmp_path, rows=3000, files=2)
     # a run that was killed at its very end may leave a journal of a file that is whole
     assert {path.name for path in tmp_path.glob(".*")} <= {".killed.tsv.journal", ".killed.tsv.lock"}
 
@@ -114,8 +119,8 @@ def test_a_pipe_can_be_scored_into_a_file_and_keeps_no_journal(counting_bundle: 
 
 @pytest.mark.slow
 def test_a_hundred_kills_of_20_000_rows(counting_bundle: Path, tmp_path: Path) -> None:
-    finished = kill(counting_bundle, tmp_path, rows=20_000, kills=100)
-    print(f"100 kills, {finished} finished files, each the same as that of the uninterrupted run")
+    kills = kill(counting_bundle, tmp_path, rows=20_000, files=100)
+    print(f"{kills} kills, 100 finished files, each killed at least once and the same as that of the uninterrupted run")
 
 
 def interrupt(arguments: list[str], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:

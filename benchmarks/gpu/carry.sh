@@ -26,7 +26,7 @@ packages=(
   tensorboard tensorboard-data-server absl-py grpcio Markdown Werkzeug MarkupSafe pillow setuptools
   typer click shellingham rich markdown-it-py mdurl Pygments annotated-doc
   pydantic pydantic_core annotated-types typing-inspection typing_extensions
-  langcodes language_data marisa-trie py3langid filelock fsspec packaging tomli_w nvidia-ml-py
+  langcodes language_data marisa-trie py3langid filelock fsspec packaging tomli_w
   httpx2 httpcore2 anyio idna truststore h11 certifi
 )
 platforms=()

@@ -36,14 +36,23 @@ def ended_in_order() -> Iterator[None]:
     with _stopping_signals():
         try:
             yield
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            details = (str(error).strip() or "no details").splitlines()[0]
             raise OutOfMemoryError(
-                f"not enough memory ({error or 'no details'}); free some, or give fewer --threads"
+                f"not enough memory ({details}); free some, or let the command use less (--threads, batches)"
             ) from None
         except _Stopped as stopped:
             with suppress(OSError):  # after a hang-up there may be no terminal to tell
                 print(f"qe-edge: {stopped.said}", file=sys.stderr)
             raise
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an error says so: Python's own, or one of torch, for a GPU and for the host."""
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return own or "can't allocate memory" in str(error)
 
 
 @contextmanager

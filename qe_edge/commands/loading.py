@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qe_edge import Scorer
 
 Device = Literal["auto", "cpu", "cuda"]
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 
 
@@ -54,6 +54,6 @@ def read_limit(size: str | None, device: Device) -> int | None:
         raise UsageError(f"--gpu-mem-limit {size}: --device cpu takes no memory of a GPU; leave one of the two out")
     found = _SIZE.fullmatch(size.strip())
     limit = int(float(found[1]) * (1 << _UNITS[found[2].upper()])) if found else 0
-    if limit == 0:
+    if not 0 < limit < 1 << 48:
         raise UsageError(f"--gpu-mem-limit {size}: not a size; write it as 4G or 800M")
     return limit

@@ -125,6 +125,8 @@ def score(
             quiet,
         )
         if engine is Engine.RAY:
+            if device != "cuda" and gpu_mem_limit is not None:
+                raise UsageError("--gpu-mem-limit: with --engine ray only --device cuda takes a GPU; add it")
             run.on_ray(loading, workers, address)
         else:
             run.in_process(lambda bundle: load_scorer(bundle, loading))

@@ -1,12 +1,16 @@
-"""Memory of a GPU: how much of it is left, and how many tokens of a batch fit into that."""
+"""Memory of a GPU: how much of it is free, and how many tokens of a batch fit into that."""
 
 from __future__ import annotations
 
-import os
+import ctypes
+import sys
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 from qe_edge.errors import DeviceError
 
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 SPENT = 0.8
 """Part of the memory left that a batch may take; the rest is for what lies between blocks of the allocator."""
 MOST_TOKENS = 1 << 15
@@ -15,59 +19,59 @@ PROBED_ROWS = 8
 
 
 def free_bytes() -> int:
-    """Memory that is free on the first GPU that CUDA may use. Raises DeviceError when the driver does not say."""
-    try:
-        import pynvml
-    except ImportError:
-        raise DeviceError("--device cuda: the package nvidia-ml-py is missing; install qe-edge[cuda]") from None
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
-    try:
-        pynvml.nvmlInit()
-        try:
-            handle = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(first))
-                if first.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(first)
-            )
-            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise DeviceError(
-            f"--device cuda: the driver does not tell the free memory ({error}); use --device cpu"
-        ) from None
+    """Memory that is free on the GPU that CUDA takes first, asked of its driver.
 
-
-class GpuMemory:
-    """What is left of a GPU's memory for this process, counted from now on.
-
-    limit: most bytes that may be taken in all, or None for what is free; free: tells the free bytes of the device.
+    Raises DeviceError when the driver is missing or refuses.
     """
-
-    def __init__(self, limit: int | None = None, free: Callable[[], int] = free_bytes) -> None:
-        self._free = free
-        self._limit = limit
-        self._before = free()
-
-    def left(self) -> int:
-        """Bytes that can still be taken."""
-        free = self._free()
-        return free if self._limit is None else min(free, self._limit - (self._before - free))
+    cuda, context = _first_gpu()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    _check("cuCtxPushCurrent", cuda.cuCtxPushCurrent_v2(context))
+    try:
+        _check("cuMemGetInfo", cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+    finally:
+        cuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+    return free.value
 
 
-def token_budget(run_longest: Callable[[int], object], token_limit: int, left: Callable[[], int]) -> int:
+@cache
+def _first_gpu() -> tuple[Any, ctypes.c_void_p]:
+    """The driver's library, and the context of the first GPU that ONNX Runtime works in, too; kept while we run."""
+    try:
+        cuda = ctypes.CDLL(DRIVER)
+    except OSError as error:
+        raise DeviceError(f"--device cuda: no driver ({error}); use --device cpu") from None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    _check("cuInit", cuda.cuInit(0))
+    _check("cuDeviceGet", cuda.cuDeviceGet(ctypes.byref(device), 0))
+    _check("cuDevicePrimaryCtxRetain", cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    return cuda, context
+
+
+def _check(called: str, status: int) -> None:
+    if status:
+        raise DeviceError(f"--device cuda: the driver refuses {called} (status {status}); use --device cpu")
+
+
+def token_budget(
+    run_longest: Callable[[int], object], token_limit: int, most: int | None, free: Callable[[], int] = free_bytes
+) -> int:
     """Padded tokens that a batch may have: what is left of the memory, by what a token has been seen to take.
 
-    run_longest: runs a batch of so many rows of `token_limit` tokens, which take the most for each token; left: bytes
-    that can still be taken. At least one such row; a batch that does not fit all the same is run in parts (`Engine`).
+    run_longest: runs a batch of so many rows of `token_limit` tokens, which take the most for each token; most: bytes
+    that batches may take, None for what is free; free: tells the free bytes. At least as many tokens as were run
+    for this; a batch that does not fit all the same is run in parts (`Engine`).
     """
+    probed = PROBED_ROWS * token_limit
     try:
         run_longest(1)  # sets up the libraries, which take memory of their own
-        before = left()
+        before = free()
         run_longest(PROBED_ROWS)
     except MemoryError:
         return token_limit
-    taken, probed = before - left(), PROBED_ROWS * token_limit
+    left = free()
+    taken = before - left
     if taken <= 0:
-        return MOST_TOKENS
-    return min(MOST_TOKENS, max(token_limit, int(SPENT * before * probed / taken)))
+        return probed
+    if most is not None:
+        left = min(left, most - taken)
+    return min(max(MOST_TOKENS, probed), max(probed, int(SPENT * left * probed / taken)))

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError
-from qe_edge.scoring.gpu import GpuMemory
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CPU_PRECISIONS = {"w8a8", "w4a8"}
@@ -43,9 +42,17 @@ class KeyValueShape:
 
 
 Past = dict[str, ort.OrtValue]
-"""Feeds of one prefix: name -> float32 [1, G, P, D], in the memory of the device that the graph runs on."""
+"""Feeds of one prefix: name -> float32 [1, G, P, D], in the memory of the device that the graph runs on where P > 0."""
 
-OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "alloc_failed")
+OUT_OF_MEMORY = (
+    "allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "alloc_failed",
+    "smaller than requested bytes",
+    "free memory block",
+)
 """What ONNX Runtime's message holds, in lower case, when it found no memory."""
 SAYS_NOTHING = 4
 """ONNX Runtime's severity above that of errors: each of them is raised as well, and would be told twice."""
@@ -103,8 +110,6 @@ class Graph:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         provider = PROVIDERS[device]
-        self.memory = None if device == "cpu" else GpuMemory(gpu_mem_limit)
-        """of the GPU"""
         chosen = provider if device == "cpu" else (provider, _cuda_options(gpu_mem_limit))
         try:
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
@@ -141,16 +146,22 @@ class Graph:
     def nothing(self) -> Past:
         """The past of a row that nothing stands before."""
         empty = np.zeros((1, self.shape.kv_heads, 0, self.shape.head_dim), np.float32)
-        return dict.fromkeys(self.shape.inputs, ort.OrtValue.ortvalue_from_numpy(empty))
+        return dict.fromkeys(self.shape.inputs, _held(empty))
 
     def prefix(self, tokens: Sequence[int]) -> Past:
         """Keys and values of a prefix of P token ids, computed by the graph itself with nothing before it."""
         return self.extend(self.nothing, [tokens])[0]
 
     def extend(self, past: Past, beginnings: Sequence[Sequence[int]]) -> list[Past]:
-        """For every beginning, token ids after `past`, the past of a row that goes on from there; one run for all."""
+        """For every beginning, token ids after `past`, the past of a row that goes on from there.
+
+        One run for all on a CPU. On a GPU one each, whose results stay where they are: the past of one row of several
+        could only be cut out on the host.
+        """
         if not any(beginnings):
             return [past] * len(beginnings)
+        if self.device != "cpu" and len(beginnings) > 1:
+            return [self.extend(past, [beginning])[0] for beginning in beginnings]
         tokens, last = pad(beginnings)
         present = self._run(past, tokens, last.clip(min=0), self.shape.outputs, self.device, ONLY_FETCHED)
         if len(beginnings) == 1:
@@ -159,15 +170,11 @@ class Graph:
         arrays = [values.numpy() for values in present]
         return [
             {
-                name: self._held(values[row : row + 1, :, : before + len(beginning)])
+                name: _held(values[row : row + 1, :, : before + len(beginning)])
                 for name, values in zip(self.shape.inputs, arrays, strict=True)
             }
             for row, beginning in enumerate(beginnings)
         ]
-
-    def _held(self, values: NDArray[Any]) -> ort.OrtValue:
-        """A copy in the memory of the graph's device."""
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), self.device, 0)
 
     def scores(self, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
         """The scores of rows, given as token ids after `past`, in one run."""
@@ -229,6 +236,11 @@ def open_graph(
             raise
         # The GPU build of ONNX Runtime offers CUDA on machines without a usable GPU, too.
         return Graph(model, shape, "cpu", threads)
+
+
+def _held(values: NDArray[Any]) -> ort.OrtValue:
+    """An array as ONNX Runtime takes it, in the memory of the host."""
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values))
 
 
 def _cuda_options(limit: int | None) -> dict[str, str]:

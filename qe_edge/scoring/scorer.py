@@ -36,7 +36,7 @@ Device = Literal["auto", "cpu", "cuda"]
 WINDOW = 1024
 """Rows planned at once: the range over which lengths are sorted and sources are shared."""
 WINDOW_CHARACTERS = 1 << 22
-"""Characters of texts with which a window is full as well: rows of megabytes must not fill the memory."""
+"""Characters of texts with which a window is full as well: two windows of rows of megabytes would fill the memory."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
 REMEMBERED = 1 << 14
@@ -157,14 +157,13 @@ class Scorer:
             raise
         except Exception as error:  # the Rust library raises plain Exception
             raise BundleError(f"{bundle.tokenizer}: not a tokenizer: {error}") from error
-        if graph.memory is None:
+        if graph.device == "cpu":
             tuning = load_tuning(bundle.folder) or Tuning(physical_cores(), TOKEN_BUDGET)
             engine = Engine(graph, threads or tuning.workers, tuning.token_budget)
         else:
             longest = [0] * spec.token_limit
-            budget = token_budget(
-                lambda rows: graph.scores(graph.nothing, [longest] * rows), spec.token_limit, graph.memory.left
-            )
+            most = None if gpu_mem_limit is None else gpu_mem_limit - bundle.size
+            budget = token_budget(lambda rows: graph.scores(graph.nothing, [longest] * rows), spec.token_limit, most)
             engine = Engine(graph, token_budget=budget)
         kept = (
             None

@@ -35,8 +35,8 @@ def plain_records(lines: Iterable[Line]) -> Iterator[Record]:
         yield Record(line.number, line.text.split("\t"), line.text, line.end, None)
 
 
-def quoted_records(lines: Iterable[Line]) -> Iterator[Record]:
-    """Records of a CSV-quoted table, as wide as the first one.
+def quoted_records(lines: Iterable[Line], width: int = 0) -> Iterator[Record]:
+    """Records of a CSV-quoted table, of `width` cells, or as wide as the first one.
 
     A quote mark that is never closed must not swallow the rows after it: when a record does not come out right (not
     closed, text after a closing quote, several lines that make the wrong number of cells or are rows of their own),
@@ -46,7 +46,7 @@ def quoted_records(lines: Iterable[Line]) -> Iterator[Record]:
     """
     stream = iter(lines)
     again: deque[Line] = deque()
-    width = tried = 0
+    tried = 0
 
     def next_line() -> Line | None:
         return again.popleft() if again else next(stream, None)

@@ -40,7 +40,11 @@ def open_table(
     asked = None if fields is None else from_fields(fields, prompt)
     with open_text(path) as text:
         used = quoting or decide(text.sample_lines(), header=asked is None)
-        records = plain_records(text.lines()) if used is Quoting.NONE else quoted_records(text.lines())
+        if used is Quoting.NONE:
+            records = plain_records(text.lines())
+        else:  # without a header the first row may be a faulty one
+            width = 0 if asked is None else _usual_width(quoted_records(text.sample_lines()))
+            records = quoted_records(text.lines(), width)
         first = next(records)
         end = first.end or "\n"
         header = BOM.decode() if text.bom else ""
@@ -52,7 +56,7 @@ def open_table(
             header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
         else:
             window = [first, *window]
-            width = _usual_width(window)
+            width = _usual_width(window) or len(first.cells)
             columns = _numbered_columns(asked, width, text.name)
             names = [str(number) for number in range(1, width + 1)]
         if not window:
@@ -118,8 +122,9 @@ def _header_columns(record: Record, prompt: Prompt, name: str) -> Columns:
 
 
 def _usual_width(records: Iterable[Record]) -> int:
-    """The number of cells that most records have."""
-    return Counter(len(record.cells) for record in records).most_common(1)[0][0]
+    """The number of cells that most records have; 0 if none can be read."""
+    widths = Counter(len(record.cells) for record in records if record.fault is None)
+    return max(widths, key=widths.__getitem__, default=0)
 
 
 def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:

@@ -1,6 +1,6 @@
 """A bundle scores the same on every device, whatever stands together in a batch, and nothing of it runs elsewhere.
 
-Without a GPU the same tests run with the CPU in its place; those marked gpu are the proof.
+Those marked gpu need one; the others are a rehearsal on the CPU.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def scores(bundle: Bundle, rows: Sequence[Row], device: str, token_budget: int |
     return [value for value in found if value is not None]
 
 
-def test_devices_agree(bundle: Bundle, rows: list[Row], device: str) -> None:
-    here, there = scores(bundle, rows, "cpu"), scores(bundle, rows, device)
+@pytest.mark.gpu
+def test_devices_agree(bundle: Bundle, rows: list[Row]) -> None:
+    here, there = scores(bundle, rows, "cpu"), scores(bundle, rows, "cuda")
     assert max(here) - min(here) > 0.5
     assert there == pytest.approx(here, abs=BOUNDS[bundle.spec.precision])
 
@@ -78,10 +79,11 @@ def test_a_batch_changes_no_score(bundle: Bundle, rows: list[Row], device: str) 
     assert backwards[::-1] == pytest.approx(expected, abs=bound)
 
 
-def test_every_node_runs_on_the_device(bundle: Bundle, device: str, tmp_path: Path) -> None:
+@pytest.mark.gpu
+def test_every_node_runs_on_the_gpu(bundle: Bundle, tmp_path: Path) -> None:
     spec = bundle.spec
     shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
-    graph = Graph(bundle.model, shape, device, profile=tmp_path / "profile")
+    graph = Graph(bundle.model, shape, "cuda", profile=tmp_path / "profile")
     size = Tokenizer.from_file(str(bundle.tokenizer)).get_vocab_size()
     past = graph.prefix([1, 2, size - 1])
     graph.scores(past, [[1, 2, 3], [4]])
@@ -92,4 +94,4 @@ def test_every_node_runs_on_the_device(bundle: Bundle, device: str, tmp_path: Pa
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     }
     assert len(placed) > 5
-    assert {provider for _, provider in placed} == {PROVIDERS[device]}, placed
+    assert {provider for _, provider in placed} == {PROVIDERS["cuda"]}, placed

@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 
 from qe_edge_export.passes import simplify
 from qe_edge_export.passes.linear import linears
-from qe_edge_export.passes.simplify import (
-    read_last_position_early,
-    remove_unused,
-    share_subexpressions,
-)
+from qe_edge_export.passes.simplify import remove_unused, share_subexpressions
 
 Decoders = Callable[..., ir.Model]
 Run = Callable[..., dict[str, NDArray[Any]]]
@@ -36,7 +32,7 @@ def assert_same(before: Outputs, after: Outputs) -> None:
         np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("rewrite", [simplify, share_subexpressions, remove_unused, read_last_position_early])
+@pytest.mark.parametrize("rewrite", [simplify, share_subexpressions, remove_unused])
 def test_no_pass_changes_an_output_of_any_family(
     rewrite: Callable[[ir.Model], None], family: ir.Model, run: Run, cases: list[Feeds]
 ) -> None:
@@ -59,14 +55,6 @@ def test_cosines_and_sines_are_computed_once(decoder: Decoders) -> None:
     assert counts(model)["Cos"] == counts(model)["Sin"] == 1
 
 
-def test_the_last_block_is_computed_at_the_last_position_only(decoder: Decoders) -> None:
-    model = decoder("llama")
-    read_last_position_early(model)
-    ranks = [linear.input.shape.rank() for linear in linears(model) if linear.input.shape is not None]
-    # twice: queries, keys, values, attention output, gate, up, down
-    assert ranks == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2]
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_several_taps_keep_their_states(decoder: Decoders, run: Run, cases: list[Feeds], name: str) -> None:
     model = decoder(name, taps=2)
@@ -75,28 +63,6 @@ def test_several_taps_keep_their_states(decoder: Decoders, run: Run, cases: list
     for feeds, expected in zip(cases, before, strict=True):
         assert {"state_0", "state_1"} < expected.keys()
         assert_same(expected, run(model, feeds))
-
-
-def test_with_several_taps_only_the_highest_is_read_early(decoder: Decoders) -> None:
-    model = decoder("llama", taps=2)
-    read_last_position_early(model)
-    ranks = [linear.input.shape.rank() for linear in linears(model) if linear.input.shape is not None]
-    # what follows the first block needs its state at every position
-    assert ranks == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2]
-    highest, lower = (value.producer() for value in list(model.graph.outputs)[:2])
-    assert highest is not None
-    assert lower is not None
-    assert (highest.op_type, lower.op_type) == ("Add", "GatherND")
-
-
-def test_the_last_position_is_left_alone_where_shapes_are_unknown(decoder: Decoders) -> None:
-    model = decoder("llama")
-    for node in model.graph:
-        for value in node.outputs:
-            value.shape = None
-    before = counts(model)
-    read_last_position_early(model)
-    assert counts(model) == before
 
 
 def test_unused_nodes_and_constants_go(decoder: Decoders) -> None:

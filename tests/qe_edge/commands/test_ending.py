@@ -60,8 +60,8 @@ def test_no_memory_in_the_calling_thread_is_one_line_and_keeps_what_is_done(
     assert run(folder, target, raise_memory_error, monkeypatch) == 10
     assert capsys.readouterr().err.splitlines() == [
         f"256 rows are kept beside {target}; the same command continues after them",
-        "qe-edge: error: not enough memory (Unable to allocate 64.0 GiB for an array); free some, "
-        "or give fewer --threads",
+        "qe-edge: error: not enough memory (Unable to allocate 64.0 GiB for an array); "
+        "free some, or let the command use less (--threads, batches)",
     ]
     assert run(folder, target, lambda: None, monkeypatch) == 0
     assert len(target.read_text().splitlines()) == 501

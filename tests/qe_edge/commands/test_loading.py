@@ -28,7 +28,9 @@ def test_no_size_is_no_limit() -> None:
     assert read_limit(None, "cpu") is None
 
 
-@pytest.mark.parametrize("size", ["", "G", "0", "0.0000001K", "-1G", "4T", "four", "4G8", "4 G B", "1e9", "nan"])
+@pytest.mark.parametrize(
+    "size", ["", "G", "0", "0.0000001K", "-1G", "4T", "four", "4G8", "4 G B", "1e9", "nan", "9" * 400, "400000G"]
+)
 def test_what_is_no_size_is_refused_with_its_value(size: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_limit(size, "cuda")

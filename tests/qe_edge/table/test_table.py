@@ -222,6 +222,13 @@ def test_a_faulty_first_row_of_a_table_without_a_header_makes_no_other_row_fault
     ]
 
 
+def test_rows_with_line_breaks_are_read_after_a_faulty_first_row_too(tmp_path: Path) -> None:
+    rows = ['7\tHel\tlo\t"Tere"\n', *(f'{n}\t"yes {n}"\tjah\n' for n in range(8, 20)), '20\t"two\nlines"\tkaks\n']
+    found = items(write(tmp_path, "".join(rows)), quoting=Quoting.CSV, fields="3,2")
+    assert [item.row.fault is None for item in found] == [False, *[True] * 13]
+    assert found[-1].row == Row.translation("kaks", "two\nlines", "et", "en")
+
+
 def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"f\.tsv: rows of 2 cells where --fields asks for column 3"):
         items(write(tmp_path, "a\tb\n"), fields="1,3")

@@ -38,7 +38,7 @@ def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
     assert found.tokens == 2 * rows * length
     assert found.operations(INT8_PRODUCTS) == pytest.approx(2 * weights / (rows * length), rel=1e-9)
     seen = PREFIX + length
-    attention = 4 * HIDDEN * seen * (rows * length * (BLOCKS - 1) + rows)
+    attention = 4 * HIDDEN * seen * rows * length * BLOCKS
     head = 2 * HIDDEN * rows
     assert found.operations(FLOAT_PRODUCTS) == pytest.approx((attention + head) / (rows * length), rel=1e-9)
 

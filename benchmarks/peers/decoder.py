@@ -15,7 +15,8 @@ from benchmarks.peers.harness import CUT_BLOCKS
 def load_decoder(base: Path, cut: bool, dtype: torch.dtype = torch.float32) -> Any:
     """The decoder of a Llama base without its LM head, in evaluation mode.
 
-    cut: keep the first CUT_BLOCKS blocks and no final norm, so that the last hidden state is the one at TL-11.
+    cut: keep the first CUT_BLOCKS blocks and no final norm, so that the last hidden state is the one that
+    the embedded bundle reads.
     """
     config = AutoConfig.from_pretrained(base)
     # transformers 4 (optimum-onnx) does not know the name under which transformers 5 wrote the rotary base

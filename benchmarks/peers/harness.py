@@ -37,10 +37,14 @@ TABLE_FILE = "rows.tsv"
 """The same rows as a table; written by rows.py."""
 ENCODER_FILE = "encoder-rows.json"
 """Source and translation as an encoder reads them; written by make_encoder_rows.py."""
-QE_EDGE_MODEL = Path("models") / "qe-edge-w8a8" / "model.onnx"
+EMBEDDED = Path(__file__).parents[2] / "qe_edge" / "bundles" / "smollm2-135m-mlqe" / "bundle.json"
+CUT_BLOCKS: int = json.loads(EMBEDDED.read_text(encoding="utf-8"))["blocks_kept"]
+"""Blocks that a cut base keeps: as many as the embedded bundle."""
+DECODERS = Path(f"decoders-{CUT_BLOCKS}")
+"""Converted bases, whole and cut."""
+ENCODERS = Path("encoders")
+QE_EDGE_MODEL = DECODERS / "qe-edge-w8a8" / "model.onnx"
 """The base in qe-edge's own precision; written by make_qe_edge.py."""
-CUT_BLOCKS = 20
-"""Blocks that a cut base keeps: TL-11 of 30 blocks, as in the embedded bundle."""
 BATCH = 16
 """Rows of a length-sorted batch, unless a variant says otherwise."""
 WARM_UP = 64

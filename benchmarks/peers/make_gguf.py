@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from benchmarks.peers.harness import BASE, CUT_BLOCKS, WORK, Floats, new_folder
+from benchmarks.peers.harness import BASE, CUT_BLOCKS, DECODERS, WORK, Floats, new_folder
 
 ARCHITECTURE = "llama-embed"
 FORMATS = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
-    target = arguments.work / "models" / "gguf"
+    target = arguments.work / DECODERS / "gguf"
     if not target.is_dir():
         with new_folder(target) as folder:
             convert(arguments.base, folder)

@@ -1,6 +1,6 @@
 """ONNX Runtime's `quantize_dynamic`: weights in int8, activations scaled per tensor while the graph runs.
 
-python -m benchmarks.peers.make_int8 optimum-cut encoder
+python -m benchmarks.peers.make_int8
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from benchmarks.peers.harness import WORK, new_folder
+from benchmarks.peers.harness import DECODERS, ENCODERS, WORK, new_folder
 
 
 def quantise(model: Path, folder: Path) -> None:
@@ -23,13 +23,15 @@ def quantise(model: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="names of folders that make_onnx.py wrote")
     parser.add_argument("--work", type=Path, default=WORK)
-    arguments = parser.parse_args()
-    models = arguments.work / "models"
-    for name in arguments.models:
-        if not (models / f"{name}-int8").is_dir():
-            quantise(models / name / "model.onnx", models / f"{name}-int8")
+    work = parser.parse_args().work
+    decoder, encoder = work / DECODERS, work / ENCODERS
+    for model, quantised in (
+        (decoder / "optimum-cut", decoder / "optimum-cut-int8"),
+        (encoder / "fp32", encoder / "int8"),
+    ):
+        if not quantised.is_dir():
+            quantise(model / "model.onnx", quantised)
 
 
 if __name__ == "__main__":

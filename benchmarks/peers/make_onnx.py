@@ -13,7 +13,7 @@ from optimum.exporters.onnx import onnx_export_from_model  # type: ignore[import
 
 from benchmarks.peers.decoder import load_decoder
 from benchmarks.peers.encoder import load_encoder
-from benchmarks.peers.harness import BASE, WORK, new_folder
+from benchmarks.peers.harness import BASE, DECODERS, ENCODERS, WORK, new_folder
 
 
 def export(model: Any, folder: Path) -> None:
@@ -28,11 +28,11 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
-    models = arguments.work / "models"
     if arguments.model == "encoder":
-        if not (models / "encoder").is_dir():
-            export(load_encoder(), models / "encoder")
+        if not (arguments.work / ENCODERS / "fp32").is_dir():
+            export(load_encoder(), arguments.work / ENCODERS / "fp32")
         return
+    models = arguments.work / DECODERS
     for name, cut in (("optimum-cut", True), ("optimum-uncut", False)):
         if not (models / name).is_dir():
             export(load_decoder(arguments.base, cut), models / name)

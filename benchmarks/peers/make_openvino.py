@@ -15,7 +15,7 @@ import nncf  # type: ignore[import-not-found]  # in its environment only
 import numpy as np
 import openvino  # type: ignore[import-not-found]  # in its environment only
 
-from benchmarks.peers.harness import COMPARED, ROWS_FILE, WORK, decoder_inputs, new_folder
+from benchmarks.peers.harness import COMPARED, DECODERS, ROWS_FILE, WORK, decoder_inputs, new_folder
 
 CALIBRATION = 100
 """Rows on which activations are measured; none of those whose states are compared."""
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
     work = parser.parse_args().work
-    models = work / "models"
+    models = work / DECODERS
     if not (models / "openvino").is_dir():
         with new_folder(models / "openvino") as folder:
             convert(models, folder, work)

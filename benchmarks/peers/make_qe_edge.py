@@ -1,6 +1,7 @@
-"""The graph that `qe-edge export` makes of the base in w8a8, up to the state at TL-11, so that its error is known.
+"""The graph that `qe-edge export` makes of the base in w8a8, up to the state that the embedded bundle reads.
 
-The embedded bundle holds trained weights, whose states cannot be compared with those of the base.
+It tells the error of that precision: the embedded bundle holds trained weights, whose states cannot be compared with
+those of the base.
 
     python -m benchmarks.peers.make_qe_edge
 """

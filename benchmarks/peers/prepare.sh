@@ -55,7 +55,7 @@ CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" \
 [ -f "$work/encoder-rows.json" ] || make_models llama make_encoder_rows
 make_models optimum make_onnx base
 make_models optimum make_onnx encoder
-make_models onnxruntime make_int8 optimum-cut encoder
+make_models onnxruntime make_int8
 make_models openvino make_openvino
 make_models llama make_gguf
 "$main" -m benchmarks.peers.make_qe_edge

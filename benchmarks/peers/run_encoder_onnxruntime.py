@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.peers.harness import ENCODER_FILE, Floats, Options, Step, Variant, answer, pad
+from benchmarks.peers.harness import ENCODER_FILE, ENCODERS, Floats, Options, Step, Variant, answer, pad
 from benchmarks.peers.sessions import open_session
 
 VARIANTS = {"fp32": Variant("fp32"), "int8-dynamic": Variant("int8")}
@@ -17,8 +17,7 @@ VARIANTS = {"fp32": Variant("fp32"), "int8-dynamic": Variant("int8")}
 
 def load(variant: Variant, options: Options) -> Step:
     """The session, ready to run; the state is that of the first token."""
-    folder = "encoder-int8" if variant.precision == "int8" else "encoder"
-    session = open_session(options.work / "models" / folder / "model.onnx", options.threads)
+    session = open_session(options.work / ENCODERS / variant.precision / "model.onnx", options.threads)
 
     def step(batch: Sequence[Sequence[int]]) -> Floats:
         tokens, last = pad(batch)

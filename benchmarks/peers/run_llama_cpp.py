@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp  # type: ignore[import-not-found]  # in its environment only
 import numpy as np
 
-from benchmarks.peers.harness import Floats, Options, Step, Variant, answer
+from benchmarks.peers.harness import DECODERS, Floats, Options, Step, Variant, answer
 
 ROW_TOKENS = 512
 """Most tokens of a prompt: the token limit of the embedded bundle."""
@@ -34,7 +34,7 @@ def load(variant: Variant, options: Options) -> Step:
 
     Raises RuntimeError when llama.cpp refuses the file.
     """
-    path = options.work / "models" / "gguf" / f"{variant.precision}-{'cut' if variant.cut else 'uncut'}.gguf"
+    path = options.work / DECODERS / "gguf" / f"{variant.precision}-{'cut' if variant.cut else 'uncut'}.gguf"
     context = open_context(path, variant.batch, options.threads)
     width = llama_cpp.llama_model_n_embd(llama_cpp.llama_get_model(context))
     tokens = llama_cpp.llama_batch_init(variant.batch * ROW_TOKENS, 0, 1)

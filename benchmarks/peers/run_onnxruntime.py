@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.peers.harness import Floats, Options, Step, Variant, answer, decoder_inputs, pad
+from benchmarks.peers.harness import DECODERS, Floats, Options, Step, Variant, answer, decoder_inputs, pad
 from benchmarks.peers.sessions import open_session
 
 VARIANTS = {"fp32-uncut": Variant("fp32", cut=False), "fp32-cut": Variant("fp32"), "int8-dynamic-cut": Variant("int8")}
@@ -18,7 +18,7 @@ VARIANTS = {"fp32-uncut": Variant("fp32", cut=False), "fp32-cut": Variant("fp32"
 def load(variant: Variant, options: Options) -> Step:
     """The session, ready to run."""
     folder = f"optimum-{'cut' if variant.cut else 'uncut'}" + ("-int8" if variant.precision == "int8" else "")
-    session = open_session(options.work / "models" / folder / "model.onnx", options.threads)
+    session = open_session(options.work / DECODERS / folder / "model.onnx", options.threads)
 
     def step(batch: Sequence[Sequence[int]]) -> Floats:
         tokens, last = pad(batch)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import openvino  # type: ignore[import-not-found]  # in its environment only
 
-from benchmarks.peers.harness import Floats, Options, Step, Variant, answer, decoder_inputs, pad
+from benchmarks.peers.harness import DECODERS, Floats, Options, Step, Variant, answer, decoder_inputs, pad
 
 VARIANTS = {
     "fp32-uncut": Variant("fp32", cut=False),
@@ -24,7 +24,7 @@ VARIANTS = {
 def load(variant: Variant, options: Options) -> Step:
     """The compiled model, ready to run. Everything but bf16 computes in float32 what is not in int8."""
     stored = "fp32" if variant.precision == "bf16" else variant.precision
-    path = options.work / "models" / "openvino" / f"{stored}-{'cut' if variant.cut else 'uncut'}.xml"
+    path = options.work / DECODERS / "openvino" / f"{stored}-{'cut' if variant.cut else 'uncut'}.xml"
     hints = {
         "INFERENCE_NUM_THREADS": options.threads,
         "PERFORMANCE_HINT": "LATENCY",  # one batch at a time on all threads

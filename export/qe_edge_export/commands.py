@@ -1,4 +1,4 @@
-"""`qe-edge export`. Light to import: torch and onnx are imported when the command runs."""
+"""`qe-edge export` and `qe-edge merge`. Light to import: torch and onnx are imported when the command runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from qe_edge.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Add this package's commands to the command line."""
     app.command(name="export")(export)
+    app.command()(merge)
 
 
 def export(
@@ -99,6 +100,21 @@ def export(
         bundle = export_run(run, output, precision, force, _say, data, merge=merge, keep=parse_keep(keep_layers))
     size = bundle.size / (1 << 20)
     _say(f"{bundle.folder}: {bundle.spec.name}@{bundle.digest}, {bundle.spec.precision}, {size:.1f} MiB")
+
+
+def merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that qe-edge train or align wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="New folder for the model.")],
+) -> None:
+    """Write a run's base with its adapter merged into the weights, whole, as a folder that transformers loads.
+
+    It can be the base of another recipe: a second training stage, or one on another layer.
+    """
+    require("export", "torch", "transformers", "peft")
+    from qe_edge_export.whole import write_merged
+
+    write_merged(run, output)
+    _say(f"{output}: the whole decoder with the adapter of {run}")
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -19,19 +20,29 @@ from qe_edge_train.tapped import TappedRegressor
 
 
 def merged_regressor(run: Run) -> TappedRegressor:
-    """A run's cut decoder with its LoRA merged, W + (alpha / rank) B A, and its head: float32, on the CPU.
+    """A run's cut decoder with its LoRA merged (`merged_decoder`) and its head: float32, on the CPU.
+
+    Raises as `merged_decoder` does, and InputError for a run without its head.
+    """
+    if run.facts.head is not None:
+        _check_there(run.folder / HEAD_FILE, (run.folder / HEAD_FILE).is_file())
+    head = run.head()
+    # nothing reads the other positions of the last block
+    full = run.recipe.head.full_blocks or run.facts.blocks_kept - 1
+    return TappedRegressor(merged_decoder(run), head, full).requires_grad_(False).eval()
+
+
+def merged_decoder(run: Run) -> PreTrainedModel:
+    """A run's cut decoder with its LoRA merged, W + (alpha / rank) B A: float32, on the CPU.
 
     W is what the adapter saw in training: of a 4-bit base the dequantised NF4 values, which are another model than the
     original weights; of any other base its own values. Routed experts stay as they are: which of them a token takes
     depends on the token, so no one matrix does the same. The base's files are only read.
 
-    Raises InputError for a run without its adapter or head, and UsageError when the base cannot be loaded.
+    Raises InputError for a run without its adapter, and UsageError when the base cannot be loaded.
     """
-    missing = run.facts.head is not None and not (run.folder / HEAD_FILE).is_file()
-    if missing or (run.recipe.adapter.kind != "none" and not holds_adapter(run.adapter)):
-        place = run.folder / HEAD_FILE if missing else run.adapter
-        raise InputError(f"{place}: missing; the run folder is incomplete, copy it again or train again")
-    head = run.head()
+    if run.recipe.adapter.kind != "none":
+        _check_there(run.adapter, holds_adapter(run.adapter))
     with _quiet():
         try:
             decoder = adapted_decoder(run, torch.device("cpu"), torch.float32)
@@ -40,17 +51,20 @@ def merged_regressor(run: Run) -> TappedRegressor:
         if isinstance(decoder, PeftModel):
             decoder = decoder.merge_and_unload()
     assert isinstance(decoder, PreTrainedModel)
-    # nothing reads the other positions of the last block
-    full = run.recipe.head.full_blocks or run.facts.blocks_kept - 1
-    return TappedRegressor(decoder, head, full).requires_grad_(False).eval()
+    return decoder
+
+
+def _check_there(place: Path, there: bool) -> None:
+    if not there:
+        raise InputError(f"{place}: missing; the run folder is incomplete, copy it again or train again")
 
 
 def check_mergeable(run: Run) -> None:
     """Raise UsageError when the adapter of a run cannot be merged into the weights."""
     if run.recipe.adapter.kind == "experts":
         raise UsageError(
-            f"{run.folder}: --merge: its adapter routes every token to experts of its own choice, so no single matrix "
-            "does what it does; leave --merge out: router and experts stay in the graph, exactly"
+            f"{run.folder}: its adapter cannot be merged: it routes every token to experts of its own choice, so no "
+            "single matrix does what it does; `qe-edge export` without --merge keeps router and experts in the graph"
         )
 
 

@@ -159,8 +159,8 @@ def test_merging_experts_is_refused_in_one_line(tiny_run: TinyRun, tmp_path: Pat
     assert result.returncode == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"qe-edge: error: {run.folder}: --merge: its adapter routes every token to experts")
-    assert "leave --merge out" in line
+    assert line.startswith(f"qe-edge: error: {run.folder}: its adapter cannot be merged: it routes every token to exp")
+    assert "without --merge" in line
     assert not (tmp_path / "bundle").exists()
 
 
@@ -177,7 +177,7 @@ def test_what_can_be_merged_is_not_refused(tiny_run: TinyRun, kind: str) -> None
 def test_experts_stay_beside_the_weights_they_were_trained_with(tiny_run: TinyRun) -> None:
     run = make(tiny_run, "single", (2,), "experts")
 
-    with pytest.raises(UsageError, match="--merge"):
+    with pytest.raises(UsageError, match="without --merge"):
         check_mergeable(run)
     routed = [module for module in merged_regressor(run).modules() if isinstance(module, ExpertLinear)]
 

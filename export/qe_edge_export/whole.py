@@ -1,0 +1,50 @@
+"""The whole base with a run's adapter in its weights, as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from qe_edge.errors import OutputError
+from qe_edge_export.merge import check_mergeable, merged_regressor
+from qe_edge_train.decoder import blocks, load_decoder
+from qe_edge_train.run import open_run
+
+
+def write_merged(run_folder: Path, out: Path) -> None:
+    """Write the run's base to `out`, uncut, with the adapter merged into the blocks that the run kept.
+
+    The weights have the type of the recipe's `[base] dtype`, of a 4-bit base too: blocks that were trained against
+    dequantised values hold those. Blocks above the cut are the base's own. `out` can be `[base] model` of another
+    recipe. Raises OutputError when something is there or the folder cannot be written, UsageError for an adapter that
+    cannot be merged or a base that cannot be loaded, and InputError when the run is not whole.
+    """
+    if os.path.lexists(out):
+        raise OutputError(f"{out}: is there already, and is never overwritten; give another -o or delete it")
+    run = open_run(run_folder)
+    check_mergeable(run)
+    merged = merged_regressor(run).decoder
+    assert isinstance(merged, PreTrainedModel)
+    base = run.recipe.base
+    whole = load_decoder(base.model, getattr(torch, base.dtype))
+    for block, trained in zip(blocks(whole), blocks(merged), strict=False):
+        block.load_state_dict(trained.state_dict())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}; give another -o") from None
+    try:
+        whole.save_pretrained(part)
+        AutoTokenizer.from_pretrained(base.model).save_pretrained(part)
+        part.chmod(0o755)
+        part.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}; make room and try again") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The merged base as a folder: whole, loadable, and scoring as the run does when it is cut again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from qe_edge.errors import OutputError, UsageError
+from qe_edge_export.merge import merged_decoder
+from qe_edge_export.whole import write_merged
+from qe_edge_train.build import load_cut_decoder
+from qe_edge_train.decoder import blocks
+from qe_edge_train.recipe import Adapter
+from qe_edge_train.run import Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("quantisation", ["none", "nf4"])
+def test_cut_again_the_folder_holds_the_blocks_of_the_run(
+    tiny_run: Callable[[str], Run], tmp_path: Path, quantisation: str
+) -> None:
+    run = tiny_run(quantisation)
+
+    write_merged(run.folder, tmp_path / "whole")
+
+    base = replace(run.recipe.base, model=str(tmp_path / "whole"), quantisation="none")
+    merged, loaded = blocks(merged_decoder(run)), blocks(load_cut_decoder(base, 2, CPU))
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight, atol=0, rtol=0)
+
+
+def test_blocks_above_the_cut_embedding_and_norm_are_the_base_s_own(
+    tiny_run: Callable[[str], Run], tmp_path: Path
+) -> None:
+    run = tiny_run("none")
+    before = AutoModel.from_pretrained(run.recipe.base.model).state_dict()
+
+    write_merged(run.folder, tmp_path / "whole")
+
+    after = AutoModel.from_pretrained(tmp_path / "whole").state_dict()
+    assert after.keys() == before.keys()
+    changed = {name.split(".")[1] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"0", "1"}
+
+
+def test_the_folder_has_the_tokenizer_and_is_readable_by_all(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    run = tiny_run("none")
+
+    write_merged(run.folder, tmp_path / "whole")
+
+    ours, base = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "whole", run.recipe.base.model))
+    assert ours("a b c")["input_ids"] == base("a b c")["input_ids"]
+    assert (tmp_path / "whole").stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in tmp_path.iterdir()} == {"whole"}
+
+
+def test_what_is_there_stays(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+
+    with pytest.raises(OutputError, match="is there already"):
+        write_merged(tiny_run("none").folder, tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_merged(tiny_run("none").folder, tmp_path / "file" / "whole")
+
+
+def test_routed_experts_are_refused(tiny_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = tiny_run("none", adapter=Adapter(kind="experts", rank=4, alpha=8))
+
+    with pytest.raises(UsageError, match="cannot be merged"):
+        write_merged(run.folder, tmp_path / "whole")
+
+
+def test_the_command_says_what_it_wrote(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qe_edge", "merge", str(tiny_run("none").folder), "-o", str(tmp_path / "whole")]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert result.stderr.startswith(f"{tmp_path / 'whole'}: ")
+    assert (tmp_path / "whole" / "model.safetensors").is_file()

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
+
+HELD_CHARACTERS = 1 << 22
+"""Characters with which rows that are held at once are enough, however few they are: rows of megabytes would fill the
+memory."""
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where half a surrogate pair stands in a text, the first one; None for a text that can be encoded."""
+    try:
+        text.encode()  # much faster than a search with a regular expression
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 class Status(StrEnum):
@@ -34,18 +47,25 @@ class Row:
 
     source_language, target_language: any spelling that `qe_edge.languages.resolve` accepts, such as et, est or
     Estonian; they play no part where the prompt names no language. fault: why the row could not be read, or None. A row
-    with a fault or an unknown language is not scored and comes out as `invalid`.
+    with a fault or an unknown language is not scored and comes out as `invalid`. beside: characters that are kept for
+    the row besides, until it has its score, as its line in the file; they count for how many rows are read ahead.
     """
 
     texts: tuple[str, ...]
     source_language: str = ""
     target_language: str = ""
     fault: str | None = None
+    beside: int = field(default=0, compare=False)
 
     @classmethod
     def translation(cls, source: str, translation: str, source_language: str, target_language: str) -> Self:
         """A source and its translation."""
         return cls((source, translation), source_language, target_language)
+
+    @property
+    def held(self) -> int:
+        """Characters that are kept until the row has its score."""
+        return sum(map(len, self.texts)) + len(self.fault or "") + self.beside
 
     @property
     def pair(self) -> str:

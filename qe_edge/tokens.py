@@ -5,7 +5,6 @@ Texts are data: whatever stands in them is read as text, and takes time and memo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import Prompt, shorten
+from qe_edge.rows import lone_surrogate
 
 Pair = tuple[str, str]
 """English names of source and target language, as they stand in the prompt; two empty ones where it names none."""
@@ -22,9 +22,10 @@ PromptRow = tuple[Pair, tuple[str, ...]]
 
 CHARACTERS_PER_TOKEN = 32
 """So many characters of a text are read for each token of the limit; texts have two to five a token."""
+PAIRS = 1 << 10
+"""Language pairs whose fixed parts are kept; bounds memory, not correctness."""
 CHARACTERS_AT_ONCE = 1 << 19
 """Rows with about so many characters are tokenised in one call, which takes about 125 bytes for each byte of text."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class PromptTokens:
 
 def not_unicode(text: str) -> str | None:
     """What is wrong with a text that cannot be written in Unicode's encodings; None for all others."""
-    half = _SURROGATE.search(text)
-    return half and f"a text has half a surrogate pair, U+{ord(half[0]):04X}; write the whole character"
+    at = lone_surrogate(text)
+    return None if at is None else f"a text has half a surrogate pair, U+{ord(text[at]):04X}; write the whole character"
 
 
 class TextEncoder:
@@ -117,6 +118,8 @@ class PromptEncoder:
             fixed = PromptTokens(start + prefix, glue)
             if self._room(fixed) < len(self.prompt.fields):
                 raise UsageError(f"token limit {self.token_limit} leaves no room for text after the prompt")
+            if len(self._fixed) == PAIRS:
+                del self._fixed[next(iter(self._fixed))]
             self._fixed[pair] = fixed
         return self._fixed[pair]
 

@@ -20,7 +20,7 @@ import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
 from qe_edge.errors import BundleError, QeEdgeError
-from qe_edge.rows import Row, Score, Status
+from qe_edge.rows import HELD_CHARACTERS, Row, Score, Status
 from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.gpu import token_budget
@@ -35,8 +35,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 WINDOW = 1024
 """Rows planned at once: the range over which lengths are sorted and sources are shared."""
-WINDOW_CHARACTERS = 1 << 22
-"""Characters of texts with which a window is full as well: two windows of rows of megabytes would fill the memory."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
 REMEMBERED = 1 << 14
@@ -290,15 +288,19 @@ def signature(bundle: Bundle, device: str) -> str:
 
 
 def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows in windows of WINDOW, or fewer of about WINDOW_CHARACTERS."""
+    """Rows in windows of WINDOW, or fewer for which about HELD_CHARACTERS are kept.
+
+    After every WINDOW rows of the stream a new one begins, also where some were smaller: a run that is continued there
+    has the same windows.
+    """
     window: list[Row] = []
-    characters = 0
-    for row in rows:
+    held = 0
+    for number, row in enumerate(rows, 1):
         window.append(row)
-        characters += sum(map(len, row.texts))
-        if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
+        held += row.held
+        if number % WINDOW == 0 or held >= HELD_CHARACTERS:
             yield window
-            window, characters = [], 0
+            window, held = [], 0
     if window:
         yield window
 

@@ -8,19 +8,17 @@ line as a string in `qe_line`, so that every line of the output is JSON.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 from reprlib import repr as shortened
 from typing import Any
 
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
-from qe_edge.rows import Score
+from qe_edge.rows import Score, lone_surrogate
 from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header
-from qe_edge.table.detection import DETECTION_ROWS
+from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, score_cell
 from qe_edge.table.languages import table_rule
 from qe_edge.table.named import NamedCells, needed_cells
@@ -30,7 +28,6 @@ LINE_FIELD = "qe_line"
 """holds a line of the input that cannot have more fields"""
 WHITE_SPACE = " \t\r\n"
 """what JSON allows around a value"""
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {bool: "a truth value", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
 
@@ -44,7 +41,7 @@ def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = Non
     """
     with open_text(path) as text:
         records = map(_parse, text.lines())
-        window = list(islice(records, DETECTION_ROWS))
+        window = first_rows(records, lambda record: len(record.line.text))
         names = list(dict.fromkeys(name for record in window for name in record.fields))
         if not names:
             raise InputError(
@@ -52,12 +49,12 @@ def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = Non
             )
         columns = from_header(names, prompt, text.name, fields_option=False)
         needed, picked = needed_cells(names, columns)
-        usable = [cells for record in window if isinstance(cells := _cells(record, needed), list)]
+        usable = (cells for record in window if isinstance(cells := _cells(record, needed), list))
         rule = table_rule(lp, prompt, picked, needed, usable, text.name)
         reading = _Reading(text.name, NamedCells(needed, picked, rule), window[0].line.end or "\n")
         said = ("read as JSON lines", columns_said(names, prompt, columns), *rule.said)
         header = BOM.decode() if text.bom else ""
-        yield Input(said, rule.assumed, map(reading.item, chain(window, records)), header, as_json_line, names)
+        yield Input(said, rule.assumed, map(reading.item, all_rows(window, records)), header, as_json_line, names)
 
 
 def as_json_line(item: Item, score: Score) -> str:
@@ -115,15 +112,15 @@ def _cells(record: _Record, needed: Sequence[str]) -> list[str] | str:
     cells = []
     for name in needed:
         if name not in record.fields:
-            return f"no field {name!r}; every object needs it, if only with null"
+            return f"no field {shortened(name)}; every object needs it, if only with null"
         value = record.fields[name]
         if value is not None and not isinstance(value, str):
-            return f"field {name!r} is {_KINDS[type(value)]}: {shortened(value)}; it must be a string"
+            return f"field {shortened(name)} is {_KINDS[type(value)]}: {shortened(value)}; it must be a string"
         cells.append(value or "")
-        odd = _LONE_SURROGATE.search(cells[-1])
-        fault = f"half a character (\\u{ord(odd[0]):04x})" if odd else text_fault(cells[-1])
+        at = lone_surrogate(cells[-1])
+        fault = text_fault(cells[-1]) if at is None else f"half a character (\\u{ord(cells[-1][at]):04x})"
         if fault is not None:
-            return f"field {name!r}: {fault}; mend it"
+            return f"field {shortened(name)}: {fault}; mend it"
     return cells
 
 

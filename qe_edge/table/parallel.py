@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.rows import Row
 from qe_edge.table.columns import usual_names
-from qe_edge.table.detection import DETECTION_ROWS, detect_pair
+from qe_edge.table.detection import detect_pair
+from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, as_score_line
 from qe_edge.table.languages import Codes, PairRule, detected, told, unused
 from qe_edge.table.text import STDIN, Line, TextInput, open_text, text_fault
@@ -43,15 +43,15 @@ def open_parallel(
                 "line n of one must be the translation of line n of the other"
             )
         lines = zip(source.lines(), translation.lines(), strict=True)
-        window = list(islice(lines, DETECTION_ROWS))
+        window = first_rows(lines, lambda pair: len(pair[0].text) + len(pair[1].text))
         name = f"{source.name} and {translation.name}"
         rule = _rule(lp, prompt, window, name)
         said = (f"read as {counts[0]} aligned lines", *rule.said)
-        items = (_item(s, t, source, translation, rule.pair(())) for s, t in chain(window, lines))
+        items = (_item(s, t, source, translation, rule.pair(())) for s, t in all_rows(window, lines))
         yield Input(said, rule.assumed, items, "", as_score_line)
 
 
-def _rule(lp: str | None, prompt: Prompt, window: Sequence[tuple[Line, Line]], name: str) -> PairRule:
+def _rule(lp: str | None, prompt: Prompt, window: Iterable[tuple[Line, Line]], name: str) -> PairRule:
     if not prompt.uses_languages:
         return unused(lp)
     if lp is not None:

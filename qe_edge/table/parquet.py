@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
 from qe_edge.commands.extras import require
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header
-from qe_edge.table.detection import DETECTION_ROWS
+from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, as_table_row
 from qe_edge.table.languages import table_rule
 from qe_edge.table.named import NamedCells, needed_cells
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
 
-READ_ROWS = 1024
-"""rows of the texts decoded at once"""
+READ_ROWS = 64
+"""rows of the texts decoded at once: few, because a cell may be of any length"""
 READ_BYTES = 1 << 20
 """read at once of a column, instead of all its bytes in a row group"""
 GROUP_ROWS = 1 << 16
-"""most rows of a row group of the output: one is held in memory at a time"""
+"""most rows of a row group of the output, one of which is held in memory at a time"""
+GROUP_BYTES = 1 << 26
+"""with so many bytes it is large enough, however few its rows: a small file can hold texts of gigabytes"""
 
 
 @contextmanager
@@ -59,15 +62,15 @@ def open_parquet(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = N
         if file.metadata.num_rows == 0:
             raise InputError(f"{path}: columns and no rows; give a table with at least one row")
         rows = _rows(file, needed, path)
-        window = list(islice(rows, DETECTION_ROWS))
-        usable = [cells for cells in window if _fault(cells, needed) is None]
+        window = first_rows(rows, lambda cells: sum(map(len, cells)))
+        usable = (cells for cells in window if _fault(cells, needed) is None)
         rule = table_rule(lp, prompt, picked, needed, usable, path)
         reading = _Reading(path, NamedCells(needed, picked, rule))
         said = (f"read as Parquet of {file.num_row_groups} row groups", columns_said(names, prompt, columns))
         yield Input(
             (*said, *rule.said),
             rule.assumed,
-            map(reading.item, chain(window, rows), count(1)),
+            map(reading.item, all_rows(window, rows), count(1)),
             "",
             as_table_row,
             names,
@@ -91,7 +94,7 @@ class _Reading:
 def _fault(cells: Sequence[str], names: Sequence[str]) -> str | None:
     """Why a row cannot be scored, languages aside, or None."""
     faults = zip(names, map(text_fault, cells), strict=True)
-    return next((f"column {name!r}: {fault}" for name, fault in faults if fault is not None), None)
+    return next((f"column {shortened(name)}: {fault}" for name, fault in faults if fault is not None), None)
 
 
 @contextmanager
@@ -153,15 +156,31 @@ def _join(file: parquet.ParquetFile, scores: Path, final: Path) -> None:
             parquet.ParquetWriter(new, schema, compression=_compression(file)) as writer,
         ):
             for group in range(file.num_row_groups):
-                for batch in file.iter_batches(GROUP_ROWS, row_groups=[group], use_threads=False):
-                    arrays = [*batch.columns, *_score_arrays(list(islice(lines, batch.num_rows)))]
-                    writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema), GROUP_ROWS)
+                for table in _parts(file, group):
+                    arrays = [*table.columns, *_score_arrays(list(islice(lines, table.num_rows)))]
+                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema), GROUP_ROWS)
         with new.open("rb") as written:
             os.fsync(written.fileno())
         new.replace(final)
         scores.unlink()
     finally:
         new.unlink(missing_ok=True)
+
+
+def _parts(file: parquet.ParquetFile, group: int) -> Iterator[pa.Table]:
+    """All columns of a row group, GROUP_ROWS at most and about GROUP_BYTES at once."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in file.iter_batches(READ_ROWS, row_groups=[group], use_threads=False):
+        held.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield pa.Table.from_batches(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _score_arrays(lines: Sequence[str]) -> list[pa.Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
 from typing import Protocol
@@ -98,7 +99,7 @@ def _scored(items: Iterable[Item], scorer: RowScorer) -> Iterator[tuple[Item, Sc
     def rows() -> Iterator[Row]:
         for item in items:
             waiting.append(item)
-            yield item.row
+            yield replace(item.row, beside=len(item.text))
 
     for score in scorer.score(rows()):
         yield waiting.popleft(), score

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.rows import Row
 from qe_edge.table.cells import quote
 from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, Columns, columns_said, from_fields, from_header
-from qe_edge.table.detection import DETECTION_ROWS
+from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, as_table_row
 from qe_edge.table.languages import PairRule, table_rule
 from qe_edge.table.quoting import Quoting, decide
@@ -48,20 +47,20 @@ def open_table(
         first = next(records)
         end = first.end or "\n"
         header = BOM.decode() if text.bom else ""
-        window = list(islice(records, DETECTION_ROWS))
+        window = first_rows(records, lambda record: len(record.text))
         if asked is None:
             width = len(first.cells)
             columns = _header_columns(first, prompt, text.name)
             names = first.cells
             header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
         else:
-            window = [first, *window]
+            window.appendleft(first)
             width = _usual_width(window) or len(first.cells)
             columns = _numbered_columns(asked, width, text.name)
             names = [str(number) for number in range(1, width + 1)]
         if not window:
             raise InputError(f"{text.name}: a header and no rows; give a table with at least one row")
-        usable = [record.cells for record in window if _fault(record, width) is None]
+        usable = (record.cells for record in window if _fault(record, width) is None)
         rule = table_rule(lp, prompt, columns, names, usable, text.name)
         reading = _Reading(text.name, columns, rule, width, used, end)
         decided = "decided from its start; override with --quoting" if quoting is None else "--quoting"
@@ -71,7 +70,7 @@ def open_table(
             *rule.said,
         )
         yield Input(
-            said, rule.assumed, map(reading.item, chain(window, records)), header, as_table_row, names, str(used)
+            said, rule.assumed, map(reading.item, all_rows(window, records)), header, as_table_row, names, str(used)
         )
 
 

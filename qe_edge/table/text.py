@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qe_edge.errors import InputError
+from qe_edge.rows import lone_surrogate
 
 STDIN = "-"
 SAMPLE_BYTES = 1 << 20
@@ -26,7 +27,6 @@ ODD_SHARE = 0.3
 """a start with a larger share of control characters and undecodable bytes is not UTF-8 text"""
 BOM = b"\xef\xbb\xbf"
 _ODD = re.compile("[\0-\x08\x0e-\x1f\udc80-\udcff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNDECODED = range(0xDC80, 0xDD00)
 """surrogates that stand for a byte: 0xDC00 and its value"""
 
@@ -99,9 +99,9 @@ def decode(raw: bytes, number: int) -> Line:
 
 def text_fault(text: str) -> str | None:
     """Why a row's text cannot be scored whatever its cells say, or None."""
-    odd = _SURROGATE.search(text)
-    if odd is not None:
-        code, before = ord(odd[0]), text[max(odd.start() - 20, 0) : odd.start()]
+    at = lone_surrogate(text)
+    if at is not None:
+        code, before = ord(text[at]), text[max(at - 20, 0) : at]
         if code in _UNDECODED:
             return f"not valid UTF-8: byte 0x{code - 0xDC00:02x} after {before!r}; save the file as UTF-8"
         return f"half a surrogate pair, U+{code:04X}, after {before!r}; write the whole character"

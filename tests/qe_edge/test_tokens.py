@@ -110,6 +110,19 @@ def test_half_a_surrogate_pair_is_refused(code: int) -> None:
         letters(100).bodies([(PAIR, ("a", f"b{chr(code)}"))])
 
 
+def test_the_fixed_parts_of_few_language_pairs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "PAIRS", 2)
+    encoder = letters(100)
+    kept = encoder.fixed(PAIR)
+    assert encoder.fixed(PAIR) is kept
+
+    encoder.fixed(("A", "C"))
+    encoder.fixed(("A", "D"))
+
+    assert encoder.fixed(PAIR) is not kept
+    assert encoder.fixed(PAIR) == kept
+
+
 def test_of_an_endless_text_only_the_beginning_is_read() -> None:
     encoder = letters(9 + 8)
     most = CHARACTERS_PER_TOKEN * encoder.token_limit

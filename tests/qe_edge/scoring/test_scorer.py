@@ -15,6 +15,7 @@ from qe_edge import Row, Score, Scorer, Status
 from qe_edge.errors import BundleError
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
+from qe_edge.scoring.scorer import Job
 
 MOST_MOVEMENT = 0.01
 """points of 100 by which a score may move with its batch"""
@@ -212,7 +213,7 @@ def test_the_same_texts_in_another_language_pair_are_another_row(scorer: Scorer)
     assert a != b
 
 
-@pytest.mark.parametrize(("bound", "value"), [("WINDOW", 2), ("WINDOW_CHARACTERS", 1)])
+@pytest.mark.parametrize(("bound", "value"), [("WINDOW", 2), ("HELD_CHARACTERS", 1)])
 def test_the_stream_is_read_two_windows_ahead_at_most(
     scorer: Scorer, rows: list[Row], monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
@@ -230,6 +231,50 @@ def test_the_stream_is_read_two_windows_ahead_at_most(
 
     assert read == 2 * value
     assert len(list(scores)) == 5
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row.translation("four", "four", "et", "en"),
+        Row((), fault="of eight"),
+        Row((), beside=8, fault=""),
+        Row(("a", "b"), "et", "en", beside=6),
+    ],
+)
+def test_all_that_is_kept_for_a_row_counts_for_how_many_are_read_ahead(
+    scorer: Scorer, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "HELD_CHARACTERS", 16)
+    stream = iter([row] * 6)
+    scores = scorer.score(stream)
+    next(scores)
+
+    assert len(list(stream)) == 2
+
+
+def test_after_an_interruption_the_same_rows_are_planned_together(
+    counting_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "WINDOW", 4)
+    monkeypatch.setattr(scorer_module, "HELD_CHARACTERS", 60)
+    planned: list[list[Row]] = []
+    original = Scorer.jobs
+
+    def noting(self: Scorer, rows: Sequence[Row]) -> Iterator[Job]:
+        planned.append(list(rows))
+        return original(self, rows)
+
+    monkeypatch.setattr(Scorer, "jobs", noting)
+    rows = [Row.translation(f"source {n}", f"translation {n}", "et", "en") for n in range(100, 112)]
+
+    list(Scorer.load(counting_bundle, device="cpu").score(rows))
+    whole = planned.copy()
+    planned.clear()
+    list(Scorer.load(counting_bundle, device="cpu").score(rows[4:]))
+
+    assert [len(window) for window in whole] == [3, 1, 3, 1, 3, 1]
+    assert planned == whole[2:]
 
 
 def test_special_token_strings_are_text(scorer: Scorer) -> None:

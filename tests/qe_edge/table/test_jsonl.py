@@ -32,13 +32,23 @@ def written(path: Path, content: bytes, score: Score) -> list[str]:
 @pytest.fixture
 def fields_of_the_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which fields there are is learnt from one line, so that later ones may hold anything."""
-    monkeypatch.setattr("qe_edge.table.jsonl.DETECTION_ROWS", 1)
+    monkeypatch.setattr("qe_edge.table.first_rows.DETECTION_ROWS", 1)
 
 
 def faults(path: Path, *lines: str) -> list[str | None]:
     """Of the lines after a good one, which says what the fields are."""
     content = "\n".join([GOOD, *lines]).encode("utf-8", "surrogateescape")
     return [item.row.fault for item in items(path, content)[1:]]
+
+
+def test_a_message_names_a_field_of_endless_name_by_its_ends(tmp_path: Path) -> None:
+    content = f'{{"src": "a", "mt{" " * 100_000}": "b"}}\n{{"src": "a"}}\n'.encode()
+
+    fault = items(tmp_path / "in.jsonl", content)[1].row.fault
+
+    assert fault is not None
+    assert fault.startswith("no field 'mt ")
+    assert len(fault) < 100
 
 
 def test_fields_are_found_as_columns_are_and_others_are_no_matter(tmp_path: Path) -> None:

@@ -113,11 +113,22 @@ def test_row_groups_and_compression_stay(tmp_path: Path, compression: Any) -> No
 
 
 def test_a_large_row_group_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUP_ROWS", 100)
+    monkeypatch.setattr(module, "GROUP_ROWS", 128)
     score(write(tmp_path / "in.parquet", texts(250)), tmp_path / "out.parquet")
     after = parquet.read_table(tmp_path / "out.parquet")
-    assert parquet.read_metadata(tmp_path / "out.parquet").num_row_groups == 3
+    assert parquet.read_metadata(tmp_path / "out.parquet").num_row_groups == 2
     assert after.column("src").to_pylist() == texts(250)["src"]
+
+
+def test_a_small_file_of_large_texts_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_BYTES", 1 << 20)
+    one = "c" * 10_000  # stored once for all rows, and as often as there are rows once it is read
+    source = write(tmp_path / "in.parquet", texts(1000) | {"note": [one] * 1000})
+    score(source, tmp_path / "out.parquet")
+    after = parquet.read_metadata(tmp_path / "out.parquet")
+    assert source.stat().st_size < 100_000
+    assert all(after.row_group(at).num_rows <= 128 for at in range(after.num_row_groups))
+    assert parquet.read_table(tmp_path / "out.parquet").column("note").to_pylist() == [one] * 1000
 
 
 def test_nothing_else_is_left_and_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:

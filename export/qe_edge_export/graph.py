@@ -20,7 +20,7 @@ from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.passes.linear import FLOAT, operand
 from qe_edge_train.adapters.experts import PARTS
-from qe_edge_train.decoder import FAMILIES
+from qe_edge_train.decoder import FAMILIES, plain_decoder
 from qe_edge_train.heads import Mix, RegressionHead
 from qe_edge_train.tapped import KeyValues, TappedRegressor
 
@@ -76,6 +76,7 @@ def export_states(model: TappedRegressor) -> ir.Model:
     assert program is not None, "the dynamo exporter returns a program when it is given no file"
     _name_sizes(program)
     _mark_experts(program.model)
+    _name_heads(program.model, plain_decoder(model.decoder).config.num_attention_heads, shape.kv_heads)
     return program.model
 
 
@@ -177,6 +178,15 @@ def _mark_experts(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type == "MatMul" and str(operand(node, 1).name).endswith(PARTS):
             node.metadata_props[FLOAT] = ""
+
+
+def _name_heads(model: ir.Model, query_heads: int, kv_heads: int) -> None:
+    """Write both numbers on every `Attention`: ONNX tells them from shapes, which OpenVINO does not know yet when it
+    reads the node; it then repeats no key/value heads (docs/edge.md)."""
+    for node in model.graph:
+        if node.op_type == "Attention":
+            node.attributes.add(ir.AttrInt64("q_num_heads", query_heads))
+            node.attributes.add(ir.AttrInt64("kv_num_heads", kv_heads))
 
 
 def _sizes(name: str) -> tuple[str | None, ...]:

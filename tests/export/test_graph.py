@@ -31,7 +31,7 @@ from qe_edge_export.passes.linear import linears
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
 from qe_edge_export.writer import save_model
 from qe_edge_train.adapters.experts import ExpertLinear
-from qe_edge_train.decoder import FAMILIES, attention_limit, blocks, cut_decoder
+from qe_edge_train.decoder import FAMILIES, attention_limit, blocks, cut_decoder, plain_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead, Strategy
 from qe_edge_train.tapped import TappedRegressor, hidden_states
 
@@ -237,6 +237,16 @@ def test_attention_norms_and_rotary_positions_stay_single_nodes(exported: Export
     assert counts["Attention"] == exported.shape.blocks
     routers = [m for m in exported.model.modules() if isinstance(m, ExpertLinear) and m.router is not None]
     assert counts.get("Softmax", 0) == len(routers)
+
+
+def test_attention_says_how_many_heads_it_has(exported: Exported) -> None:
+    nodes = [node for node in exported.onnx.graph if node.op_type == "Attention"]
+    config = plain_decoder(exported.model.decoder).config
+
+    assert nodes
+    for node in nodes:
+        assert node.attributes.get_int("q_num_heads") == config.num_attention_heads
+        assert node.attributes.get_int("kv_num_heads") == exported.shape.kv_heads
 
 
 def test_a_family_that_is_not_supported_is_refused_by_name() -> None:

@@ -20,7 +20,7 @@ def name_heads(model: Path, target: Path) -> None:
     content = onnx.load(model, load_external_data=False)
     query_heads, kv_heads = _heads(content)
     for node in content.graph.node:
-        if node.op_type == "Attention":
+        if node.op_type == "Attention" and not any(each.name == "q_num_heads" for each in node.attribute):
             node.attribute.append(helper.make_attribute("q_num_heads", query_heads))
             node.attribute.append(helper.make_attribute("kv_num_heads", kv_heads))
     onnx.save(content, target)

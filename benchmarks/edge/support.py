@@ -92,9 +92,12 @@ def attempt(runtime: Runtime, model: Path, inputs: Path, outputs: Path) -> dict[
     command = [*runtime.command, "-m", "benchmarks.edge.session", runtime.kind]
     environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **runtime.environment}
     arguments = [str(path.absolute()) for path in (model, inputs, outputs)]
-    done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, env=environment, timeout=TIME_LIMIT, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env=environment, timeout=TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": "process", "message": f"not done after {TIME_LIMIT} s"}
     if done.returncode:
         return {"failed": "process", "message": f"{last_line(done.stderr)} (exit code {done.returncode})"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -169,7 +172,7 @@ def main() -> None:
         raise InputError(f"{missing[0]}: no such graph; make it with python -m benchmarks.edge.graphs")
     models["embedded (w8a8)"] = EMBEDDED_BUNDLE / MODEL_FILE
     every = runtimes(options.work)
-    there = [runtime for runtime in every if Path(runtime.command[-1]).is_file()]
+    there = [runtime for runtime in every if Path(runtime.command[-1]).is_file() and shutil.which(runtime.command[0])]
     result: dict[str, Any] = {
         "rows": len(sample_rows()[1]),
         "embedded": open_bundle(EMBEDDED_BUNDLE).digest,

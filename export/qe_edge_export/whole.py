@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
 
 from qe_edge.errors import OutputError
-from qe_edge_export.merge import check_mergeable, merged_regressor
+from qe_edge_export.merge import check_mergeable, merged_decoder
+from qe_edge_train.build import base_facts
 from qe_edge_train.decoder import blocks, load_decoder
 from qe_edge_train.run import open_run
 
@@ -28,10 +30,11 @@ def write_merged(run_folder: Path, out: Path) -> None:
         raise OutputError(f"{out}: is there already, and is never overwritten; give another -o or delete it")
     run = open_run(run_folder)
     check_mergeable(run)
-    merged = merged_regressor(run).decoder
-    assert isinstance(merged, PreTrainedModel)
     base = run.recipe.base
+    base_facts(base)  # refuses a base without its configuration or tokenizer
+    merged = merged_decoder(run)
     whole = load_decoder(base.model, getattr(torch, base.dtype))
+    tokenizer = AutoTokenizer.from_pretrained(base.model)
     for block, trained in zip(blocks(whole), blocks(merged), strict=False):
         block.load_state_dict(trained.state_dict())
     try:
@@ -41,10 +44,11 @@ def write_merged(run_folder: Path, out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give another -o") from None
     try:
         whole.save_pretrained(part)
-        AutoTokenizer.from_pretrained(base.model).save_pretrained(part)
-        part.chmod(0o755)
+        tokenizer.save_pretrained(part)
+        for path in (part, *part.iterdir()):  # temporary folders and safetensors' files are private
+            path.chmod(0o755 if path.is_dir() else 0o644)
         part.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}; make room and try again") from None
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{out}: cannot be written: {str(error).splitlines()[0]}; make room and try again") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)

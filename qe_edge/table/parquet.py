@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 READ_ROWS = 64
 """rows of the texts decoded at once: few, because a cell may be of any length"""
+DICTIONARY_ROWS = 1024
+"""the same where a column is a dictionary (a pandas categorical), which every batch brings along whole"""
 READ_BYTES = 1 << 20
 """read at once of a column, instead of all its bytes in a row group"""
 GROUP_ROWS = 1 << 16
@@ -127,10 +129,16 @@ def _rows(file: parquet.ParquetFile, names: Sequence[str], path: str) -> Iterato
     import pyarrow as pa
 
     try:
-        for batch in file.iter_batches(READ_ROWS, columns=names, use_threads=False):
+        at_once = DICTIONARY_ROWS if _has_dictionary(file, names) else READ_ROWS
+        for batch in file.iter_batches(at_once, columns=names, use_threads=False):
             yield from map(list, zip(*(_texts(batch.column(name)) for name in names), strict=True))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: reading failed ({_first_line(error)}); the file may be damaged") from None
+
+
+def _has_dictionary(file: parquet.ParquetFile, names: Sequence[str]) -> bool:
+    """Whether a column is a dictionary, or holds one."""
+    return any("dictionary<" in str(field.type) for field in file.schema_arrow if field.name in names)
 
 
 def _texts(column: pa.Array) -> list[str]:
@@ -168,15 +176,19 @@ def _join(file: parquet.ParquetFile, scores: Path, final: Path) -> None:
 
 
 def _parts(file: parquet.ParquetFile, group: int) -> Iterator[pa.Table]:
-    """All columns of a row group, GROUP_ROWS at most and about GROUP_BYTES at once."""
+    """All columns of a row group, GROUP_ROWS at most and about GROUP_BYTES at once.
+
+    With a dictionary column GROUP_ROWS, whatever their size: its cells are not repeated in memory, but it would be.
+    """
     import pyarrow as pa
 
     held: list[pa.RecordBatch] = []
     rows = size = 0
-    for batch in file.iter_batches(READ_ROWS, row_groups=[group], use_threads=False):
+    whole = _has_dictionary(file, file.schema_arrow.names)
+    for batch in file.iter_batches(GROUP_ROWS if whole else READ_ROWS, row_groups=[group], use_threads=False):
         held.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+        if whole or rows >= GROUP_ROWS or size >= GROUP_BYTES:
             yield pa.Table.from_batches(held)
             held, rows, size = [], 0, 0
     if held:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,7 +61,33 @@ def test_the_folder_has_the_tokenizer_and_is_readable_by_all(tiny_run: Callable[
     ours, base = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "whole", run.recipe.base.model))
     assert ours("a b c")["input_ids"] == base("a b c")["input_ids"]
     assert (tmp_path / "whole").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "whole" / "model.safetensors").stat().st_mode & 0o777 == 0o644
     assert {path.name for path in tmp_path.iterdir()} == {"whole"}
+
+
+def test_a_run_without_a_head_is_merged_too(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    run = tiny_run("none")
+    facts = run.folder / "run.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"head": None}))
+    (run.folder / "head.safetensors").unlink()
+
+    write_merged(run.folder, tmp_path / "whole")
+
+    assert (tmp_path / "whole" / "model.safetensors").is_file()
+
+
+def test_a_disk_that_is_full_costs_one_line_and_leaves_nothing(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qe_edge", "merge", str(tiny_run("none").folder), "-o", str(tmp_path / "whole")]
+
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=no_large_files)
+
+    assert result.returncode == 5, result.stderr
+    assert result.stderr.startswith(f"qe-edge: error: {tmp_path / 'whole'}: cannot be written: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_stays(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:

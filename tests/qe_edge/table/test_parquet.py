@@ -131,6 +131,18 @@ def test_a_small_file_of_large_texts_is_written_in_parts(tmp_path: Path, monkeyp
     assert parquet.read_table(tmp_path / "out.parquet").column("note").to_pylist() == [one] * 1000
 
 
+def test_a_dictionary_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_BYTES", 1 << 20)
+    words = pa.array([f"{number:05d}" * 20 for number in range(2000)])  # 200 kB, in each batch
+    note = pa.DictionaryArray.from_arrays(pa.array(list(range(1000)), pa.int32()), words)
+    source = write(tmp_path / "in.parquet", texts(1000) | {"note": note})
+    score(source, tmp_path / "out.parquet")
+    after = parquet.read_table(tmp_path / "out.parquet")
+    assert parquet.read_metadata(tmp_path / "out.parquet").num_row_groups == 1
+    assert after.column("note").to_pylist() == note.to_pylist()
+    assert after.schema.field("note").type == note.type
+
+
 def test_nothing_else_is_left_and_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", texts(250))
     score(source, tmp_path / "out.parquet")

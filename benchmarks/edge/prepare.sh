@@ -15,14 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
-environment() {  # NAME PACKAGE...
-  local folder=$work/$1
-  shift
-  [ -f "$folder/.installed" ] && return
-  "$main" -m venv "$folder"
-  "$folder/bin/python" -m pip install --quiet "$@"
-  touch "$folder/.installed"
-}
+source benchmarks/environment.sh
 
 environment openvino openvino==2026.4.1 numpy==2.4.6
 environment ort-openvino onnxruntime-openvino==1.24.1 numpy==2.4.6

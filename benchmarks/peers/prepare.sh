@@ -17,14 +17,7 @@ vocabulary=ggml-vocab-nomic-bert-moe.gguf
 main=.venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
-environment() {  # NAME PACKAGE...
-  local folder=$work/$1
-  shift
-  [ -f "$folder/.installed" ] && return
-  "$main" -m venv "$folder"
-  "$folder/bin/python" -m pip install --quiet "$@"
-  touch "$folder/.installed"
-}
+source benchmarks/environment.sh
 
 make_models() {  # ENVIRONMENT MODULE ARGUMENT...
   local python=$work/$1/bin/python module=$2

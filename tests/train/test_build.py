@@ -71,6 +71,8 @@ def test_full_blocks_beyond_the_kept_ones_or_below_the_aligned_layer_are_refused
     [
         (Adapter(kind="none"), []),
         (Adapter(kind="lora", rank=5), [5, 5, 5]),
+        (Adapter(kind="lora", rank=5, frozen_blocks=2), [0, 0, 5]),
+        (Adapter(kind="rank_per_block", rank=4, frozen_blocks=1, allocation=Allocation("mola")), [0, 2, 6]),
         (Adapter(kind="rank_per_block", rank=5, allocation=Allocation("uniform")), [5, 5, 5]),
         (Adapter(kind="rank_per_block", rank=4, allocation=Allocation("mola")), [2, 4, 6]),
         # 2.5 experts a block are 8 of 3 blocks (7.5, halves to even)
@@ -82,6 +84,27 @@ def test_what_every_block_gets(recipe: Recipe, adapter: Adapter, counts: list[in
     recipe = dataclasses.replace(recipe, adapter=adapter)
 
     assert adapter_counts(recipe, base_facts(recipe.base), 3) == counts
+
+
+def test_frozen_blocks_have_no_adapter_and_get_no_gradient(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, adapter=Adapter(rank=2, frozen_blocks=2))
+    facts = base_facts(recipe.base)
+    decoder = build_decoder(recipe, facts, 3, adapter_counts(recipe, facts, 3), CPU)
+
+    (state,) = hidden_states(decoder, TOKENS, [3])
+    state.square().mean().backward()
+
+    learning = {name.split("layers.")[1][0] for name, weight in decoder.named_parameters() if weight.requires_grad}
+    assert learning == {"2"}
+    (below,) = hidden_states(decoder, TOKENS, [2])
+    assert not below.requires_grad
+
+
+def test_freezing_all_blocks_is_refused(recipe: Recipe) -> None:
+    frozen = dataclasses.replace(recipe, adapter=Adapter(frozen_blocks=3))
+
+    with pytest.raises(InputError, match=r"frozen_blocks = 3: only 3 blocks are kept"):
+        adapter_counts(frozen, base_facts(frozen.base), 3)
 
 
 @pytest.mark.parametrize("kind", ["lora", "experts"])

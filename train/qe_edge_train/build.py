@@ -158,22 +158,28 @@ def aligned_layer(recipe: Recipe, facts: BaseFacts) -> int:
 
 
 def adapter_counts(recipe: Recipe, facts: BaseFacts, kept: int) -> list[int]:
-    """What the adapter gives each of the first `kept` blocks: ranks, or experts; empty without an adapter.
+    """What the adapter gives each of the first `kept` blocks: ranks, 0 for a frozen one, or experts; empty without one.
 
     Allocation by alpha reads the spectra of the base's full-precision weights, before any quantisation. Raises
-    UsageError when there is less to give than there are blocks.
+    UsageError when there is less to give than there are blocks, InputError when all of them are frozen.
     """
     adapter = recipe.adapter
+    frozen = adapter.frozen_blocks
+    refuse(
+        frozen >= kept,
+        f"[adapter] frozen_blocks = {frozen}: only {kept} blocks are kept, and one at least must learn; lower it",
+    )
     if adapter.kind == "none":
         return []
+    learning = kept - frozen
     if adapter.kind == "lora":
-        return [adapter.rank] * kept
-    total = round(adapter.experts * kept) if adapter.kind == "experts" else adapter.rank * kept
+        return [0] * frozen + [adapter.rank] * learning
+    total = round(adapter.experts * learning) if adapter.kind == "experts" else adapter.rank * learning
     chosen = adapter.allocation
     alphas = None
     if chosen.method == "alpha":
-        alphas = _base_alphas(recipe.base.model, chosen.estimator)[:kept]
-    return block_counts(chosen.method, alphas, kept, total, chosen.beta)
+        alphas = _base_alphas(recipe.base.model, chosen.estimator)[frozen:kept]
+    return [0] * frozen + block_counts(chosen.method, alphas, learning, total, chosen.beta)
 
 
 @cache

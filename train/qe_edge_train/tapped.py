@@ -40,6 +40,13 @@ def hidden_states(decoder: nn.Module, tokens: Tensor, layers: Sequence[int]) -> 
         return _run(decoder, tokens, layers, None, None)
 
 
+def states_and_keys(decoder: nn.Module, tokens: Tensor, layer: int, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
+    """hidden_states[layer] [B, S, H] of tokens [B, S] after a prefix, and the keys and values of every block."""
+    cache = DynamicCache()
+    (states,) = _run(decoder, tokens, [layer], past, cache)
+    return states, _key_values(cache)
+
+
 class TappedRegressor(nn.Module):
     """A cut decoder and its head. `decoder` may be wrapped by peft; only its forward is used.
 
@@ -58,7 +65,10 @@ class TappedRegressor(nn.Module):
         """whether training recomputes activations; then no keys and values are kept and no prefix can be shared"""
 
     def prefix(self, tokens: Tensor) -> KeyValues | None:
-        """Keys and values of the shared prefix, tokens [1, P]; differentiable. None when the prefix is empty."""
+        """Keys and values of the shared prefix, tokens [1, P]; differentiable. None when the prefix is empty.
+
+        Here and below, states [.., H] from under the decoder's first block may stand for tokens (`frozen.py`).
+        """
         length = tokens.shape[1]
         return self.last_states(tokens, torch.tensor([length - 1], device=tokens.device), None)[1] if length else None
 
@@ -92,13 +102,16 @@ class TappedRegressor(nn.Module):
 def _run(
     decoder: nn.Module, tokens: Tensor, layers: Sequence[int], past: KeyValues | None, cache: DynamicCache | None
 ) -> list[Tensor]:
-    """Run all blocks over tokens [B, S] after a prefix; leave keys and values in `cache`; read states [B, S, H]."""
-    batch, length = tokens.shape
+    """Run all blocks over tokens [B, S] after a prefix; leave keys and values in `cache`; read states [B, S, H].
+
+    tokens: ids, or in their place what the first block reads, [B, S, H].
+    """
+    batch, length = tokens.shape[:2]
     if past is not None:
         assert cache is not None, "a prefix cannot be shared while activations are recomputed"
-        for block, (key, value) in enumerate(past):
+        for block, (key, value) in zip(blocks(decoder), past, strict=True):
             shape = (batch, -1, -1, -1)
-            cache.update(key.expand(shape), value.expand(shape), block)
+            cache.update(key.expand(shape), value.expand(shape), _number(block))
     before = 0 if past is None else past[0][0].shape[2]
     position = torch.arange(length, device=tokens.device) + before  # [S]
     every = torch.arange(length + before, device=tokens.device)  # [P + S]
@@ -106,7 +119,7 @@ def _run(
     depth = len(blocks(decoder))
     with _inputs_of_blocks(decoder, [layer for layer in layers if layer < depth]) as read:
         output = plain_decoder(decoder)(
-            input_ids=tokens,
+            **{"input_ids" if tokens.dim() == 2 else "inputs_embeds": tokens},
             attention_mask=visible,
             position_ids=position.expand(batch, -1),  # one row each: ONNX RotaryEmbedding does not broadcast
             past_key_values=cache,
@@ -147,12 +160,16 @@ def _only(decoder: nn.Module, count: int) -> Iterator[None]:
         inner.layers, inner.norm = every, norm
 
 
+def _number(block: Any) -> int:
+    """The block's index in the whole decoder, which a cache knows its keys and values by."""
+    return int(block.self_attn.layer_idx)
+
+
 def _key_values(cache: DynamicCache) -> KeyValues:
-    """Keys and values of every block, [B, G, P + S, D]."""
+    """Keys and values of every block that ran, [B, G, P + S, D]."""
     present: KeyValues = []
     for layer in cache.layers:
         assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        assert layer.values is not None
-        present.append((layer.keys, layer.values))
+        if layer.keys is not None and layer.values is not None:
+            present.append((layer.keys, layer.values))
     return present

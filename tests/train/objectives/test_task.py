@@ -100,6 +100,42 @@ def test_a_frozen_decoder_is_run_once_for_all_epochs_and_gives_the_same_losses(
         torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "taps", "adapter", "depth"),
+    [
+        ("single", (1,), Adapter(rank=2, frozen_blocks=2), 2),
+        ("single", (2,), Adapter(kind="rank_per_block", rank=2, frozen_blocks=1, allocation=Allocation("uniform")), 1),
+        ("dynamic", (1, 3), Adapter(rank=2, frozen_blocks=3), 2),  # TL-3 reads the state after two of four blocks
+    ],
+)
+def test_frozen_blocks_are_run_once_for_all_epochs_and_change_nothing(
+    recipe: Recipe, strategy: str, taps: tuple[int, ...], adapter: Adapter, depth: int
+) -> None:
+    recipe = dataclasses.replace(heads(recipe, strategy, taps), adapter=adapter)
+    run_again, run_once = objective(recipe), objective(recipe)
+    assert run_once.depth == depth
+    run_again.depth = 0
+    for step in range(len(run_once)):
+        assert run_once.run(step).loss == pytest.approx(run_again.run(step).loss, rel=1e-5)
+        # what is trained moves between the steps, under both regressors at once
+        for task in (run_once, run_again):
+            with torch.no_grad():
+                for parameter in task.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(parameter.grad, alpha=0.05)
+    trained = [(a, b) for a, b in zip(run_once.model.parameters(), run_again.model.parameters(), strict=True)]
+    assert any(one.grad is not None and one.grad.abs().max() > 0 for one, _ in trained)
+    for one, other in trained:
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_epoch_keeps_no_states_of_frozen_blocks(recipe: Recipe) -> None:
+    once = dataclasses.replace(recipe.optimiser, epochs=1)
+    adapter = Adapter(rank=2, frozen_blocks=1)
+
+    assert objective(dataclasses.replace(recipe, adapter=adapter, optimiser=once)).depth == 0
+
+
 def test_the_prediction_of_several_heads_is_their_mean(recipe: Recipe) -> None:
     task = objective(heads(recipe, "multi", (2, 3, 4)))
     task.model.eval()

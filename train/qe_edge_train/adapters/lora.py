@@ -17,12 +17,12 @@ LINEAR_MAPS = (
 
 
 def add_lora(decoder: PreTrainedModel, ranks: Sequence[int], scale: float, dropout: float) -> PeftModel:
-    """Put LoRA on the linear maps of every block: block i gets rank ranks[i], and all the same scale alpha / rank.
+    """Put LoRA on the linear maps of blocks: block i gets rank ranks[i], none if that is 0; all the same alpha / rank.
 
     The block indices are recorded, so that peft loads the adapter onto the cut and onto the whole base alike.
     """
     most = max(ranks)
-    uneven = [i for i, rank in enumerate(ranks) if rank != most]
+    uneven = [i for i, rank in enumerate(ranks) if rank not in (0, most)]
     patterns = {rf"layers\.{i}\..*": ranks[i] for i in uneven}
     config = LoraConfig(
         r=most,
@@ -32,7 +32,7 @@ def add_lora(decoder: PreTrainedModel, ranks: Sequence[int], scale: float, dropo
         lora_dropout=dropout,
         bias="none",
         target_modules=list(LINEAR_MAPS),
-        layers_to_transform=list(range(len(ranks))),
+        layers_to_transform=[i for i, rank in enumerate(ranks) if rank],
         layers_pattern="layers",
     )
     with quiet_peft():

@@ -12,6 +12,7 @@ from qe_edge.errors import InputError
 from qe_edge_train.adapters.experts import balance_loss, has_experts, recorded_routing
 from qe_edge_train.batches import Batch, EncodedSet, collate, plan_epoch
 from qe_edge_train.evaluate import tapped_states
+from qe_edge_train.frozen import FrozenStates, frozen_depth
 from qe_edge_train.heads import RegressionHead
 from qe_edge_train.objectives.step import Step
 from qe_edge_train.recipe import Recipe, Target
@@ -35,6 +36,7 @@ class TaskObjective:
         ]
         self.frozen = not any(parameter.requires_grad for parameter in model.decoder.parameters())
         self.routed = has_experts(model.decoder) and not self.frozen
+        self.depth = frozen_depth(recipe, model)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -62,6 +64,9 @@ class TaskObjective:
         weight = self.weights[rows].to(self.device)  # [B]
         if self.frozen:
             scores = head.outputs(self._frozen_states[rows].to(self.device))
+        elif self.depth:
+            with mixed_precision(self.device, self.recipe.base.dtype):
+                scores = self._lower_states.outputs(rows)
         else:
             batch = collate(self.data, rows, self.device, options.share_prefix)
             with mixed_precision(self.device, self.recipe.base.dtype):
@@ -80,6 +85,11 @@ class TaskObjective:
         """Tapped states of all rows [rows, K, H]: nothing below the head is trained, so they are run once."""
         with mixed_precision(self.device, self.recipe.base.dtype):
             return tapped_states(self.model, self.data, range(len(self.data.examples)), self.device)
+
+    @cached_property
+    def _lower_states(self) -> FrozenStates:
+        """States after the frozen blocks, of all rows."""
+        return FrozenStates(self.recipe, self.model, self.depth, self.data, self.device)
 
     def _counted(self, batch: Batch) -> Tensor:
         """[B, S] true where a token is real and of a body: a prefix is the same for all rows, shared or not."""

@@ -96,6 +96,8 @@ class Adapter:
     """dropout before the adapter"""
     experts: float = 2.5
     """experts per kept block on average (published: 80 for 32 blocks)"""
+    frozen_blocks: int = 0
+    """blocks from the bottom without an adapter: they stay as they are, and no gradient is computed through them"""
     balance: float = 0.001
     """factor on the load-balance loss of experts"""
     allocation: Allocation = field(default_factory=Allocation)
@@ -106,6 +108,12 @@ class Adapter:
         refuse(not 0 <= self.dropout < 1, f"[adapter] dropout = {self.dropout}: 0 <= dropout < 1")
         refuse(self.experts < 1, f"[adapter] experts = {self.experts}: every block needs at least one expert")
         refuse(self.balance < 0, f"[adapter] balance = {self.balance}: must not be negative")
+        refuse(self.frozen_blocks < 0, f"[adapter] frozen_blocks = {self.frozen_blocks}: must not be negative")
+        refuse(
+            self.frozen_blocks > 0 and self.kind not in ("lora", "rank_per_block"),
+            f"[adapter] frozen_blocks = {self.frozen_blocks}: goes with kind = 'lora' or 'rank_per_block'; "
+            f"leave it out with {self.kind!r}",
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from qe_edge.bundle import Bundle
+from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.scorer import Job
 
@@ -57,8 +59,9 @@ def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
     batches = [(job.past, [job.bodies[row] for family in job.unit for row in family.rows]) for job in jobs]
     with TemporaryDirectory(prefix="qe-edge-bench-") as folder:
         graph = Graph(bundle.model, shape, profile=Path(folder) / "profile")
-        for past, bodies in [batches[0], *batches]:  # the first run allocates memory, and does not count
-            graph.scores(past, bodies)
+        with ThreadPoolExecutor(1, initializer=flush_denormals) as worker:  # as the engine's are
+            # the first run allocates memory, and does not count
+            list(worker.map(graph.scores, *zip(*[batches[0], *batches], strict=True)))
         events = json.loads(graph.end_profile().read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(FINISHED)]
     nodes = nodes[len(nodes) // (len(batches) + 1) :]

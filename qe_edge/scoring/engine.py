@@ -9,6 +9,7 @@ from contextlib import suppress
 from threading import RLock
 
 from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_batches
+from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, Past
 
 Outcome = float | str
@@ -27,7 +28,7 @@ class Engine:
         self.graph = graph
         self.workers = workers
         self.token_budget = token_budget
-        self._pool = ThreadPoolExecutor(workers, "qe-edge")
+        self._pool = ThreadPoolExecutor(workers, "qe-edge", flush_denormals)
         self._short_of_memory = RLock()
 
     def submit(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> Future[list[Outcome]]:

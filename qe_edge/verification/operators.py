@@ -29,6 +29,7 @@ OPERATORS = frozenset(
             "Pow",
             "ReduceMax",
             "ReduceMean",
+            "ReduceMin",
             "Sin",
             "Sqrt",
             "Sub",

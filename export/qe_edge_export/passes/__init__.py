@@ -13,12 +13,14 @@ from qe_edge_export.passes.half import to_half
 from qe_edge_export.passes.linear import linears_by_input
 from qe_edge_export.passes.simplify import simplify
 from qe_edge_export.passes.smoothing import ALPHA, smooth
+from qe_edge_export.passes.token_scales import move_token_scales
 from qe_edge_export.passes.w4a8 import quantise_linears_to_4_bits
 from qe_edge_export.passes.w8a8 import quantise_linears
 from qe_edge_export.passes.weight_only import quantise_weights
 
 __all__ = [
     "most_frequent",
+    "move_token_scales",
     "quantise_embedding",
     "quantise_linears",
     "quantise_linears_to_4_bits",
@@ -46,6 +48,7 @@ def quantise_w8a8(
     """
     smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
     quantise_linears(model)
+    move_token_scales(model)
     quantise_embedding(model, embedding_bits, frequent)
 
 
@@ -64,6 +67,7 @@ def quantise_w4a8(
     """
     smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
     quantise_linears_to_4_bits(model, input_products(model, whole_prompts, _activations(model)))
+    move_token_scales(model)
     quantise_embedding(model, embedding_bits, frequent)
 
 

@@ -2,7 +2,7 @@
 
 For a token's activations a [K] and a weight W [K, N]:
 
-    q_k  = round(a_k * 127 / m),  m = max|a|                   int8 range, stored with zero point 128 as uint8
+    q_k  = round(a_k / (m / 127)),  m = max|a|                 int8 range, stored with zero point 128 as uint8
     V_kn = round(W_kn / c_n)      int8, c_n from `weight_steps`
     y_n  = (sum_k q_k V_kn) * c_n * m / 127
 
@@ -66,7 +66,7 @@ def quantise_linears(model: ir.Model, store: Store = store_int8) -> None:
         if not group:
             continue
         tape = Tape()
-        quantised, scale = _quantise_tokens(model.graph, tape, activation)
+        quantised, scale = _quantise_tokens(model.graph, tape, activation, len(group[0].weight))
         model.graph.insert_before(group[0].product, tape.nodes)
         for linear in group:
             _replace_product(model.graph, linear, store, quantised, scale)
@@ -92,29 +92,30 @@ def weight_steps(weight: Floats) -> Floats:
     return steps
 
 
-def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Nodes for q [.., K] uint8 and the step m / 127 [.., 1] of an activation [.., K]."""
+def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value, depth: int) -> tuple[ir.Value, ir.Value]:
+    """Nodes for q [.., K] uint8 and the step m / 127 [.., 1] of an activation [.., K]; `depth` is K."""
 
     def number(name: str, value: NDArray[np.generic]) -> ir.Value:
         shared = graph.initializers.get(name)
         return shared if shared is not None else add_constant(graph, name, value)
 
-    last = number("w8a8.last_axis", np.array([-1], np.int64))
-    largest = tape.op("ReduceMax", [tape.op("Abs", [activation]), last], {"keepdims": 1})
-    largest = tape.op("Max", [largest, number("w8a8.smallest", np.array(SMALLEST, np.float32))])
-    levels = number("w8a8.levels", np.array(ACTIVATION_LEVELS, np.float32))
-    # the division is on one number a token; on the activations themselves a product is cheaper
-    scaled = tape.op("Mul", [activation, tape.op("Div", [levels, largest])])
-    unit = number("w8a8.unit", np.array(1, np.float32))
-    quantised = tape.op("QuantizeLinear", [scaled, unit, number("w8a8.zero", np.asarray(ZERO_POINT))])
-    return quantised, tape.op("Div", [largest, levels])
+    axis = number("w8a8.last_axis", np.array([-1], np.int64))
+    largest = tape.op("ReduceMax", [activation, axis], {"keepdims": 1})
+    smallest = tape.op("Neg", [tape.op("ReduceMin", [activation, axis], {"keepdims": 1})])
+    largest = tape.op("Max", [largest, smallest, number("w8a8.smallest", np.array(SMALLEST, np.float32))])
+    step = tape.op("Div", [largest, number("w8a8.levels", np.array(ACTIVATION_LEVELS, np.float32))])
+    zero = number("w8a8.zero", np.asarray(ZERO_POINT))
+    zeros = tape.op("Expand", [zero, tape.op("Shape", [step])])
+    # a token is one block: it has a step of its own, and no pass over the activation is needed to divide by it
+    return tape.op("QuantizeLinear", [activation, step, zeros], {"axis": -1, "block_size": depth}), step
 
 
 def _replace_product(graph: ir.Graph, linear: Linear, store: Store, quantised: ir.Value, scale: ir.Value) -> None:
     tape = Tape()
     integers, step = store(graph, tape, linear)
     # the scale of activations is per token, and the operator takes one number
-    inputs = [quantised, integers, graph.initializers["w8a8.unit"], step, graph.initializers["w8a8.zero"]]
+    unit = graph.initializers.get("w8a8.unit") or add_constant(graph, "w8a8.unit", np.array(1, np.float32))
+    inputs = [quantised, integers, unit, step, graph.initializers["w8a8.zero"]]
     product = tape.op("MatMulIntegerToFloat", inputs, domain=CONTRIB)
     result = tape.op("Mul", [product, scale])
     graph.insert_before(linear.product, tape.nodes)

@@ -1,28 +1,31 @@
-"""Shards on several processes, of this machine or of many, with Ray: a pool of actors, each with one scorer.
+"""Shards on several processes, of this machine or of many, with Ray Data: names of shards, mapped by actors with a
+scorer each.
 
 A shard is handed to an actor whole, and the actor writes its output: rows never pass through Ray, and what is written
-is what one process would write. An actor that dies is replaced, and its shard is handed out again; its journal says
-which rows are done.
+is what one process would write. Ray Data replaces an actor that dies and hands its shard out again, without end; its
+journal says which rows are done, and its attempts, which are counted beside it, when to give it up.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from qe_edge.bundle import open_bundle
 from qe_edge.commands.extras import require
 from qe_edge.commands.loading import Loading, load_scorer
 from qe_edge.errors import BundleError, DeviceError, InputError, QeEdgeError, UsageError
 from qe_edge.scoring.machine import physical_cores
+from qe_edge.shards.attempts import Attempts
 from qe_edge.shards.folder import Shard
-from qe_edge.shards.shard import Options, Outcome, score_shard
+from qe_edge.shards.shard import Options, Outcome, score_shard, told
 
 if TYPE_CHECKING:
     from qe_edge import Scorer
@@ -31,6 +34,12 @@ ATTEMPTS = 3
 """deaths of actors over one shard after which it is given up: it may be what kills them"""
 OBJECT_STORE_BYTES = 80 << 20
 """about the least that Ray takes; only names and counts pass through it"""
+BLOCK_BYTES = 1 << 20
+"""of outcomes: Ray Data keeps room for some blocks of each actor, 128 MB each if it is not told"""
+STDERR = 2
+"""file descriptor of standard error"""
+SHARD, OUTCOME = "shard", "outcome"
+"""Columns of the data sets."""
 STARTS = 3
 """Ray gives its processes half a minute to start, which they may miss on a busy machine."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -58,21 +67,35 @@ class Work:
 
 
 class ShardScorer:
-    """Scores shards, one at a time; the class of the actors."""
+    """Scores shards, one at a time; what the actors of Ray Data call."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, run: str) -> None:
         # before the tokenizer starts its own threads, one for each core if it is not told
         os.environ["RAYON_NUM_THREADS"] = str(work.threads)
         self._work = work
+        self._run = run
         self._scorer: Scorer | None = None
 
+    def __call__(self, row: dict[str, Shard]) -> dict[str, Outcome]:
+        """A row of Ray Data with a shard to one with its outcome."""
+        return {OUTCOME: self.score(row[SHARD])}
+
     def score(self, shard: Shard) -> Outcome:
-        """As `score_shard`; what keeps the scorer from being loaded is in the outcome, too."""
+        """As `score_shard`; what keeps the scorer from being loaded is in the outcome, too, and so are its deaths.
+
+        Nothing that can be foreseen is raised: Ray Data would end the run.
+        """
+        attempts = Attempts(shard, self._run)
         try:
             scorer = self._scorer = self._scorer or self._load()
-        except QeEdgeError as error:
-            return Outcome(shard.name, error=error)
-        return score_shard(shard, scorer, scorer.bundle.prompt, self._work.options)
+            if attempts.begin() > ATTEMPTS:
+                attempts.forget()
+                return Outcome(shard.name, error=InputError(_given_up(shard)))
+            outcome = score_shard(shard, scorer, scorer.bundle.prompt, self._work.options)
+            attempts.forget()
+        except (QeEdgeError, MemoryError, OSError) as error:
+            return Outcome(shard.name, error=told(error, shard))
+        return outcome
 
     def _load(self) -> Scorer:
         work = self._work
@@ -92,36 +115,37 @@ def score_on_ray(shards: Sequence[Shard], work: Work, workers: int | None, addre
     this machine. Raises UsageError for more workers than there is room for, DeviceError when there is no GPU for one or
     Ray cannot be started, MissingExtraError without Ray.
     """
-    require("ray", "ray")
-    with _started(address):
+    require("ray", "ray", "pandas", "pyarrow")
+    with _only_our_messages(), _started(address):
         yield from _outcomes(shards, work, min(_room(work, workers), len(shards)))
 
 
 def _outcomes(shards: Sequence[Shard], work: Work, workers: int) -> Iterator[Outcome]:
-    import ray
-    from ray.exceptions import RayActorError
+    import ray.data
+    from ray.exceptions import RayError
 
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.target_max_block_size = BLOCK_BYTES
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     needs: dict[str, Any] = {"num_gpus": 1} if work.on_gpu else {"num_cpus": work.threads}
-    pool = ray.remote(ShardScorer).options(**needs)
-    idle: list[Any] = [pool.remote(work) for _ in range(workers)]
-    waiting, deaths = deque(shards), Counter[str]()
-    running: dict[Any, tuple[Any, Shard]] = {}
-    while waiting or running:
-        while waiting and idle:
-            actor, shard = idle.pop(), waiting.popleft()
-            running[actor.score.remote(shard)] = actor, shard
-        (answer,), _ = ray.wait(list(running))
-        actor, shard = running.pop(answer)
+    scorer: Any = ShardScorer  # the type of `map` knows functions only
+    scored = ray.data.from_items([{SHARD: shard} for shard in shards], override_num_blocks=len(shards)).map(
+        scorer,
+        fn_constructor_args=(work, uuid4().hex),
+        # a shard that waits for a busy actor could be with an idle one
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        **needs,
+    )
+    rows = iter(scored.iter_rows())
+    while True:
         try:
-            yield ray.get(answer)
-        except RayActorError:
-            actor = pool.remote(work)
-            deaths[shard.name] += 1
-            if deaths[shard.name] < ATTEMPTS:
-                waiting.appendleft(shard)
-            else:
-                yield Outcome(shard.name, error=InputError(_given_up(shard)))
-        idle.append(actor)
+            row = next(rows, None)
+        except RayError as error:
+            raise DeviceError(f"Ray Data: cannot go on ({_short(error)}); the same command goes on") from error
+        if row is None:
+            return
+        yield row[OUTCOME]
 
 
 def _given_up(shard: Shard) -> str:
@@ -143,13 +167,42 @@ def _started(address: str | None) -> Iterator[None]:
         else:
             ray.init(address, **QUIET)
     except Exception as error:  # Ray raises plain Exception, RuntimeError, ConnectionError and others
-        reason = " ".join(str(error).split())[:200].rstrip(".")
         place = "on this machine" if address is None else f"--address {address}"
-        raise DeviceError(f"Ray {place}: cannot be used ({reason}); check that it runs, and its log") from error
+        raise DeviceError(f"Ray {place}: cannot be used ({_short(error)}); check that it runs, and its log") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _only_our_messages() -> Iterator[None]:
+    """Standard output and error without what Ray writes there itself, some of it from C++: its logs have it all.
+
+    A page for every worker that dies is nothing that a user should have to read.
+    """
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(STDERR)
+    except OSError:  # it is closed: nothing is told to anybody
+        yield
+        return
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        os.fdopen(terminal, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as ours,
+        redirect_stdout(nowhere),
+        redirect_stderr(ours),
+    ):
+        os.dup2(nowhere.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, STDERR)
+
+
+def _short(error: Exception) -> str:
+    """What Ray says, in one line."""
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _start_here(starts: int) -> None:

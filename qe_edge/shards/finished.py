@@ -80,7 +80,7 @@ def check_all(shards: Sequence[Shard], scorer: str, options: Mapping[str, Any]) 
 def forget_all(shards: Sequence[Shard]) -> None:
     """Let all shards be scored anew; outputs that are there stay until they are replaced. Raises OSError."""
     for shard in shards:
-        for left in (beside(shard.target, "done"), _journal(shard), beside(shard.target, "part")):
+        for left in (*(beside(shard.target, kind) for kind in ("done", "part", "tried")), _journal(shard)):
             left.unlink(missing_ok=True)
 
 

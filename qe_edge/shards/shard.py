@@ -63,7 +63,7 @@ def score_shard(shard: Shard, scorer: RowScorer, prompt: Prompt, options: Option
         tally = _score(shard, scorer, prompt, options, now, Report(said, quiet=True))
         note_finished(shard, now, tally)
     except (QeEdgeError, MemoryError, OSError) as error:
-        return Outcome(shard.name, said=said.getvalue(), error=_told(error, shard))
+        return Outcome(shard.name, said=said.getvalue(), error=told(error, shard))
     return Outcome(shard.name, tally, time.monotonic() - started, said.getvalue())
 
 
@@ -87,8 +87,8 @@ def _score(
     return tally
 
 
-def _told(error: QeEdgeError | MemoryError | OSError, shard: Shard) -> QeEdgeError:
-    """The error as one for the user."""
+def told(error: QeEdgeError | MemoryError | OSError, shard: Shard) -> QeEdgeError:
+    """An error over a shard as one for the user."""
     if isinstance(error, QeEdgeError):
         return error
     if isinstance(error, MemoryError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -181,7 +180,6 @@ def _only_our_messages() -> Iterator[None]:
 
     A page for every worker that dies is nothing that a user should have to read.
     """
-    sys.stderr.flush()
     try:
         terminal = os.dup(STDERR)
     except OSError:  # it is closed: nothing is told to anybody

@@ -64,6 +64,7 @@ def note_finished(shard: Shard, identity: Identity, tally: Mapping[Status, int])
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(note)
+    beside(shard.target, "tried").unlink(missing_ok=True)  # of a run with Ray that came to no end
 
 
 def check_all(shards: Sequence[Shard], scorer: str, options: Mapping[str, Any]) -> None:

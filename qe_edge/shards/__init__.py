@@ -3,5 +3,6 @@
 - folder: the shards of a folder, and where their outputs go
 - finished: which shards are finished, and by which run
 - shard: one shard through a scorer
-- actors: shards on several processes or machines, with Ray
+- attempts: how often a run has begun a shard
+- actors: shards on several processes or machines, with Ray Data
 """

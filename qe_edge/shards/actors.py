@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -86,15 +87,15 @@ class ShardScorer:
         """
         attempts = Attempts(shard, self._run)
         try:
-            scorer = self._scorer = self._scorer or self._load()
             if attempts.begin() > ATTEMPTS:
-                attempts.forget()
-                return Outcome(shard.name, error=InputError(_given_up(shard)))
-            outcome = score_shard(shard, scorer, scorer.bundle.prompt, self._work.options)
-            attempts.forget()
+                raise InputError(_given_up(shard))
+            # after the attempt is noted: the bundle may be what is too large for the memory
+            scorer = self._scorer = self._scorer or self._load()
+            return score_shard(shard, scorer, scorer.bundle.prompt, self._work.options)
         except (QeEdgeError, MemoryError, OSError) as error:
             return Outcome(shard.name, error=told(error, shard))
-        return outcome
+        finally:
+            attempts.forget()
 
     def _load(self) -> Scorer:
         work = self._work
@@ -121,11 +122,11 @@ def score_on_ray(shards: Sequence[Shard], work: Work, workers: int | None, addre
 
 def _outcomes(shards: Sequence[Shard], work: Work, workers: int) -> Iterator[Outcome]:
     import ray.data
-    from ray.exceptions import RayError
 
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.target_max_block_size = BLOCK_BYTES
+    settings.execution_no_progress_timeout_s = -1  # a shard may take hours; after half an hour Ray Data would stop
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     needs: dict[str, Any] = {"num_gpus": 1} if work.on_gpu else {"num_cpus": work.threads}
     scorer: Any = ShardScorer  # the type of `map` knows functions only
@@ -136,15 +137,12 @@ def _outcomes(shards: Sequence[Shard], work: Work, workers: int) -> Iterator[Out
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         **needs,
     )
-    rows = iter(scored.iter_rows())
-    while True:
-        try:
-            row = next(rows, None)
-        except RayError as error:
-            raise DeviceError(f"Ray Data: cannot go on ({_short(error)}); the same command goes on") from error
-        if row is None:
-            return
-        yield row[OUTCOME]
+    try:
+        # iter_rows would hold each outcome back until the next shard is finished
+        for batch in scored.iter_batches(batch_size=None, prefetch_batches=0):
+            yield from batch[OUTCOME]
+    except Exception as error:  # RayError, and exceptions of Ray Data that are none
+        raise DeviceError(f"Ray Data: cannot go on ({_short(error)}); the same command goes on") from error
 
 
 def _given_up(shard: Shard) -> str:
@@ -199,8 +197,9 @@ def _only_our_messages() -> Iterator[None]:
 
 
 def _short(error: Exception) -> str:
-    """What Ray says, in one line."""
-    return " ".join(str(error).split())[:200].rstrip(".")
+    """What Ray says, in one line: what was raised in a worker, where that follows a traceback, or the beginning."""
+    raised = re.search(r"^[\w.]+(Error|Exception): .*", str(error), re.MULTILINE)
+    return " ".join((raised[0] if raised else str(error)).split())[:200].rstrip(".")
 
 
 def _start_here(starts: int) -> None:

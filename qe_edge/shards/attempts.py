@@ -5,6 +5,8 @@ The note of OUT is `.OUT.tried`: the run, and how many workers of it have begun.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from qe_edge.shards.folder import Shard
 from qe_edge.table.output import beside
 
@@ -24,8 +26,9 @@ class Attempts:
         return count
 
     def forget(self) -> None:
-        """The shard has come to an end. Raises OSError."""
-        self._note.unlink(missing_ok=True)
+        """The shard has come to an end."""
+        with suppress(OSError):  # a note that stays counts for this run only
+            self._note.unlink(missing_ok=True)
 
     def _before(self) -> int:
         try:

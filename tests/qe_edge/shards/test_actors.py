@@ -15,7 +15,7 @@ import pytest
 
 from qe_edge.bundle import open_bundle
 from qe_edge.commands.loading import Loading
-from qe_edge.errors import BundleError, InputError, MissingExtraError, OutputError
+from qe_edge.errors import BundleError, InputError, MissingExtraError, OutOfMemoryError, OutputError
 from qe_edge.scoring.machine import physical_cores
 from qe_edge.scoring.scorer import signature
 from qe_edge.shards.actors import ATTEMPTS, ShardScorer, Work, score_on_ray
@@ -166,6 +166,54 @@ def test_a_shard_over_which_workers_die_again_and_again_is_given_up_and_the_othe
     assert contents(target) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_a_table_may_take_longer_than_ray_data_waits_for_one(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_tsv(tmp_path / "in" / "a.tsv", 5 * ROWS)
+    waits = os.environ | {"RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "1"}  # half an hour if not told
+    arguments = command(tmp_path / "in", tmp_path / "out", bundle, "--engine", "ray")
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=waits)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_table_is_told_while_the_next_one_is_scored(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_tsv(tmp_path / "in" / "a.tsv", 3)
+    write_tsv(tmp_path / "in" / "b.tsv", 10 * ROWS)
+    options = ["--engine", "ray", "--workers", "1"]
+    arguments = command(tmp_path / "in", tmp_path / "out", bundle, *options)
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("a.tsv: 3 rows in ") for line in process.stderr)
+        assert not (tmp_path / "out" / "b.tsv").exists()
+        assert "2 of 2 tables" in process.stderr.read()
+
+
+BROKEN = """
+import sys
+import qe_edge.shards.actors as actors
+class Broken(actors.ShardScorer):
+    def score(self, shard): raise KeyError("what nobody foresaw")
+actors.ShardScorer = Broken
+from qe_edge.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_what_nobody_foresaw_in_a_worker_ends_the_run_with_one_line(tmp_path: Path, bundle: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    python, option, _, *arguments = command(folder, tmp_path / "out", bundle, "--engine", "ray", "--workers", "1")
+    done = run(python, option, BROKEN, *arguments)
+    assert done.returncode == 7, done.stderr
+    assert not done.stdout
+    *_, told, error = done.stderr.splitlines()
+    assert told.startswith("0 of 4 tables are finished")
+    assert error.startswith("qe-edge: error: Ray Data: cannot go on (KeyError: 'what nobody foresaw'); ")
+    assert "Traceback" not in done.stderr
+
+
 def holds(process: int, target: Path) -> bool:
     """Whether a process has the half-written output of a.tsv open."""
     try:
@@ -185,7 +233,7 @@ def test_a_worker_with_another_bundle_refuses_to_score(tmp_path: Path, bundle: P
     outcome = ShardScorer(replace(work(bundle), signature="another"), "run").score(shard)
     assert isinstance(outcome.error, BundleError)
     assert "give all machines the same bundle" in str(outcome.error)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_the_attempts_of_one_run_are_bounded_and_those_of_another_are_not_counted(tmp_path: Path, bundle: Path) -> None:
@@ -202,6 +250,29 @@ def test_the_attempts_of_one_run_are_bounded_and_those_of_another_are_not_counte
     for _ in range(ATTEMPTS):
         died.begin()
     assert ShardScorer(work(bundle), "another run").score(shard).error is None
+    assert not list((tmp_path / "out").glob(".*.tried"))
+
+
+def test_an_attempt_is_noted_before_the_bundle_is_loaded(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shard, *_) = find_shards(write_folder(tmp_path / "in", 3), tmp_path / "out")
+    notes: list[str] = []
+
+    def load(self: ShardScorer) -> None:
+        notes.extend(path.name for path in (tmp_path / "out").iterdir())
+        raise MemoryError
+
+    monkeypatch.setattr(ShardScorer, "_load", load)
+    assert isinstance(ShardScorer(work(bundle), "run").score(shard).error, OutOfMemoryError)
+    assert notes == [".a.tsv.tried"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_note_of_a_killed_run_goes_when_one_process_goes_on(tmp_path: Path, bundle: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    Attempts(find_shards(folder, tmp_path / "out")[0], "killed").begin()
+    assert run(*command(folder, tmp_path / "out", bundle)).returncode == 0
     assert not list((tmp_path / "out").glob(".*.tried"))
 
 

@@ -40,7 +40,7 @@ def tapped_attention(
         if alone:
             # ONNX Runtime multiplies a single row by a kernel of its own, whose sums depend on how many keys follow, so
             # on the padding of a batch: a score would move (docs/log.md). Of two equal rows neither does.
-            query, attention_mask = query.repeat(1, 1, 2, 1), attention_mask.repeat(1, 1, 2, 1)
+            query, attention_mask = (torch.cat([each, each], 2) for each in (query, attention_mask))
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )

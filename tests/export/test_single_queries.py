@@ -23,11 +23,11 @@ def test_a_row_scores_the_same_to_the_last_bit_whatever_it_is_padded_to() -> Non
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        attn_implementation=NAME,
         initializer_range=0.2,
     )
+    decoder = LlamaModel._from_config(config, attn_implementation=NAME)
     head = RegressionHead(HeadOptions(128, layer_norm=True, bias=True))
-    model = TappedRegressor(cut_decoder(LlamaModel(config), 1), head, full_blocks=1).requires_grad_(False).eval()
+    model = TappedRegressor(cut_decoder(decoder, 1), head, full_blocks=1).requires_grad_(False).eval()
     states = export_states(model)
     shape = key_value_shape(states)
     attach_head(states, model.head)

@@ -19,7 +19,6 @@ SETS ?= data
 # Inputs that each target of `make fuzz` tries
 RUNS ?= 20000
 BASE := .cache/smollm2-135m-instruct
-FIRST := runs/embedded-first
 RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -67,10 +66,8 @@ peers: base  ## what `make bench` compares with: environments and models of peer
 base: $(DEV_READY)  ## fetch the weights of SmolLM2-135M-Instruct
 	$(PYTHON) recipes/fetch_smollm2.py $(BASE)
 
-bundle: base  ## train and export the embedded bundle again (two to three hours on two cores; continues if interrupted)
-	test -f $(FIRST)/run.json || $(DEV)/bin/qe-edge train recipes/embedded.toml -o $(FIRST) --data $(DATA)
-	test -d runs/embedded-merged || $(DEV)/bin/qe-edge merge $(FIRST) -o runs/embedded-merged
-	test -f $(RUN)/run.json || $(DEV)/bin/qe-edge train recipes/embedded-second.toml -o $(RUN) --data $(DATA)
+bundle: base  ## train and export the embedded bundle again (one to two hours on two cores; continues if interrupted)
+	test -f $(RUN)/run.json || $(DEV)/bin/qe-edge train recipes/embedded.toml -o $(RUN) --data $(DATA)
 	$(DEV)/bin/qe-edge export $(RUN) -o qe_edge/bundles/smollm2-135m-mlqe --data $(DATA) --precision w8a8 --force
 
 card: base  ## test figures of the trained model and of the bundle, for the model card

@@ -93,7 +93,8 @@ def test_the_last_block_asks_for_one_position_of_a_row(bundle: Bundle, tmp_path:
         for event in events
         if event.get("cat") == "Node" and event["args"].get("op_name") == "Attention" and event["dur"]
     ]
-    assert queries[-spec.blocks_kept :] == [4] * (spec.blocks_kept - 1) + [1]
+    # twice, so that it is multiplied as the rows of a matrix are (test_single_queries.py)
+    assert queries[-spec.blocks_kept :] == [4] * (spec.blocks_kept - 1) + [2]
 
 
 def test_a_bundle_says_what_it_is(bundle: Bundle) -> None:

@@ -135,3 +135,22 @@ def test_dropout_is_in_force_in_training_only() -> None:
 
     assert not torch.equal(output(adapted), output(adapted))
     assert torch.equal(output(adapted.eval()), still)
+
+
+def test_inputs_are_not_copied_to_float32_and_gradients_are_those_of_peft_to_the_last_bit() -> None:
+    def gradients(adapted: nn.Module, casts: bool) -> list[Tensor]:
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                assert module.cast_input_dtype_enabled is False
+                module.cast_input_dtype_enabled = casts
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            adapted(input_ids=TOKENS).last_hidden_state.float().square().sum().backward()
+        return [weight.grad for weight in adapted.parameters() if weight.grad is not None]
+
+    ours, theirs = (
+        gradients(moved(add_adapter(decoder().to(torch.bfloat16), OPTIONS, RANKS)), casts) for casts in (False, True)
+    )
+
+    assert len(ours) == 2 * 7 * len(RANKS)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all(grad.any() for grad in ours)

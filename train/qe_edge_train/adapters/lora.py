@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 LINEAR_MAPS = (
@@ -38,6 +39,10 @@ def add_lora(decoder: PreTrainedModel, ranks: Sequence[int], scale: float, dropo
     with quiet_peft():
         wrapped = get_peft_model(decoder, config)
     assert isinstance(wrapped, PeftModel)
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer):
+            # peft would copy an input in bfloat16 to the adapter's float32, and autocast the copy back: a tenth of a step
+            module.cast_input_dtype_enabled = False
     return wrapped
 
 

@@ -5,8 +5,7 @@
     python -m benchmarks.edge.support -o docs/edge/operators.json
 
 The graphs are those of `benchmarks.edge.graphs` and the embedded bundle. Runtimes whose environment is not there are
-left out and named. The reference is ONNX Runtime on this machine. A graph that fails in OpenVINO is tried once more
-with the numbers of heads written on `Attention`.
+left out and named. The reference is ONNX Runtime on this machine.
 """
 
 from __future__ import annotations
@@ -29,11 +28,10 @@ import onnx
 from numpy.typing import NDArray
 
 from benchmarks.edge.graphs import WORK
-from benchmarks.edge.named_heads import name_heads
 from benchmarks.edge.rows import sample_rows
 from benchmarks.edge.tensorrt import lacking
 from benchmarks.gpu.step import last_line, run, say
-from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE, PRECISIONS, WEIGHTS_FILE, open_bundle
+from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE, PRECISIONS, open_bundle
 from qe_edge.errors import InputError
 from qe_edge.scoring.graph import pad
 
@@ -129,11 +127,6 @@ def tried(model: Path, found: Sequence[Runtime], folder: Path) -> dict[str, Any]
     for runtime in found:
         outputs = folder / f"{runtime.name}.npz"
         said = attempt(runtime, model, inputs, outputs)
-        if "failed" in said and runtime.kind == "openvino":
-            results[runtime.name] = said
-            name_heads(model, folder / MODEL_FILE)
-            shutil.copyfile(model.parent / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-            said = attempt(runtime, folder / MODEL_FILE, inputs, outputs)
         if "failed" not in said:
             with np.load(outputs) as arrays:
                 values = dict(arrays)
@@ -142,8 +135,7 @@ def tried(model: Path, found: Sequence[Runtime], folder: Path) -> dict[str, Any]
                 said["scores"] = [round(float(score), 4) for score in values["score"]]
             else:
                 said |= compared(values, reference)
-        second = runtime.name in results
-        results[f"{runtime.name}, heads named" if second else runtime.name] = said
+        results[runtime.name] = said
     return results
 
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from qe_edge_export.passes.linear import operand
-from qe_edge_export.passes.simplify import remove_unused
+from qe_edge_export.passes.simplify import remove_unused, share_subexpressions
 
 QUANTISING = ("ReduceMax", "ReduceMin", "QuantizeLinear")
 """What reads an activation in order to quantise it (`w8a8.py`)."""
@@ -29,6 +29,7 @@ def move_token_scales(model: ir.Model) -> None:
             _past_quantisation(node)
         elif node.op_type == "RotaryEmbedding":
             _into_rotary(node)
+    share_subexpressions(model)  # queries and keys of a block have the same scales, and turn by the same tables
     remove_unused(model)
 
 

@@ -41,7 +41,7 @@ def add_lora(decoder: PreTrainedModel, ranks: Sequence[int], scale: float, dropo
     assert isinstance(wrapped, PeftModel)
     for module in wrapped.modules():
         if isinstance(module, LoraLayer):
-            # peft would copy an input in bfloat16 to the adapter's float32, and autocast the copy back: a tenth of a step
+            # peft would copy an input in bfloat16 to the adapter's float32, and autocast the copy back: 8 % of a step
             module.cast_input_dtype_enabled = False
     return wrapped
 

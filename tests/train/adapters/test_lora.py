@@ -138,18 +138,21 @@ def test_dropout_is_in_force_in_training_only() -> None:
 
 
 def test_inputs_are_not_copied_to_float32_and_gradients_are_those_of_peft_to_the_last_bit() -> None:
-    def gradients(adapted: nn.Module, casts: bool) -> list[Tensor]:
-        for module in adapted.modules():
+    def gradients(model: nn.Module, casts: bool) -> list[Tensor]:
+        for module in model.modules():
             if isinstance(module, LoraLayer):
                 assert module.cast_input_dtype_enabled is False
                 module.cast_input_dtype_enabled = casts
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            adapted(input_ids=TOKENS).last_hidden_state.float().square().sum().backward()
-        return [weight.grad for weight in adapted.parameters() if weight.grad is not None]
+            model(input_ids=TOKENS).last_hidden_state.float().square().sum().backward()
+        return [weight.grad for weight in model.parameters() if weight.grad is not None]
 
-    ours, theirs = (
-        gradients(moved(add_adapter(decoder().to(torch.bfloat16), OPTIONS, RANKS)), casts) for casts in (False, True)
-    )
+    def adapted() -> nn.Module:
+        plain = decoder()
+        nn.Module.to(plain, torch.bfloat16)
+        return moved(add_adapter(plain, OPTIONS, RANKS))
+
+    ours, theirs = (gradients(adapted(), casts) for casts in (False, True))
 
     assert len(ours) == 2 * 7 * len(RANKS)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

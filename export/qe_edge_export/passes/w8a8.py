@@ -66,7 +66,7 @@ def quantise_linears(model: ir.Model, store: Store = store_int8) -> None:
         if not group:
             continue
         tape = Tape()
-        quantised, scale = quantise_tokens(model.graph, tape, activation, len(group[0].weight))
+        quantised, scale = _quantise_tokens(model.graph, tape, activation, len(group[0].weight))
         model.graph.insert_before(group[0].product, tape.nodes)
         for linear in group:
             _replace_product(model.graph, linear, store, quantised, scale)
@@ -92,7 +92,7 @@ def weight_steps(weight: Floats) -> Floats:
     return steps
 
 
-def quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value, depth: int) -> tuple[ir.Value, ir.Value]:
+def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value, depth: int) -> tuple[ir.Value, ir.Value]:
     """Nodes for q [.., K] uint8 and the step m / 127 [.., 1] of an activation [.., K]; `depth` is K."""
 
     def number(name: str, value: NDArray[np.generic]) -> ir.Value:

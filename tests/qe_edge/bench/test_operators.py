@@ -28,17 +28,18 @@ def job(scorer: Scorer, rows: int, length: int) -> Job:
 
 def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
     rows, length = 3, 8
-    attention_inputs = HIDDEN * (HIDDEN + 2 * KEYS)
-    the_rest = HIDDEN * HIDDEN + 3 * HIDDEN * INNER
-    # after the last attention only one position of each row is computed
-    weights = rows * length * (BLOCKS * attention_inputs + (BLOCKS - 1) * the_rest) + rows * the_rest
+    keys_and_values = HIDDEN * 2 * KEYS
+    the_rest = 2 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER
+    # the last block has keys and values of all positions, and one position of each row is all that it computes
+    weights = rows * length * (BLOCKS * keys_and_values + (BLOCKS - 1) * the_rest) + rows * the_rest
 
     found = profile(scorer.bundle, [job(scorer, rows, length), job(scorer, rows, length)])
 
     assert found.tokens == 2 * rows * length
     assert found.operations(INT8_PRODUCTS) == pytest.approx(2 * weights / (rows * length), rel=1e-9)
     seen = PREFIX + length
-    attention = 4 * HIDDEN * seen * rows * length * BLOCKS
+    queries = rows * length * (BLOCKS - 1) + rows * 2  # which asks twice (qe_edge_train/attention.py)
+    attention = 4 * HIDDEN * seen * queries
     head = 2 * HIDDEN * rows
     assert found.operations(FLOAT_PRODUCTS) == pytest.approx((attention + head) / (rows * length), rel=1e-9)
 

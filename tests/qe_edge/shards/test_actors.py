@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,23 +34,27 @@ needs_two_workers = pytest.mark.skipif(
 )
 
 
-def workers_of(driver: int) -> list[int]:
-    """Process numbers of the workers that are scoring, of one driver."""
-    parents, scoring = {}, []
-    for path in Path("/proc").iterdir():
-        if not path.name.isdecimal():
-            continue
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if SCORING in (path / "cmdline").read_bytes():
-                scoring.append(int(path.name))
-        except OSError:
-            continue  # it has ended meanwhile
+def descendants(process: int) -> list[int]:
+    """Processes that this one has begun, and those that they have."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
 
-    def descends(process: int) -> bool:
-        return process == driver or (process in parents and descends(parents[process]))
+    def descends(one: int) -> bool:
+        return one in parents and (parents[one] == process or descends(parents[one]))
 
-    return [process for process in scoring if descends(process)]
+    return [one for one in parents if descends(one)]
+
+
+def workers_of(process: int) -> list[int]:
+    """Process numbers of the workers that are scoring, of one driver or node."""
+    scoring = []
+    for one in descendants(process):
+        with suppress(OSError):
+            if SCORING in Path(f"/proc/{one}/cmdline").read_bytes():
+                scoring.append(one)
+    return scoring
 
 
 def wait_for(process: subprocess.Popen[str], target: Path, pattern: str, files: int = 1) -> None:

@@ -21,6 +21,7 @@ OPERATORS = frozenset(
             "Abs",
             "Add",
             "Cos",
+            "CumSum",
             "Div",
             "Max",
             "Min",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from qe_edge_export.passes.sizes import count_sizes
+
 
 def simplify(model: ir.Model) -> None:
     """Share, shorten and tidy, in place: same inputs, same outputs, less to compute.
@@ -12,6 +14,7 @@ def simplify(model: ir.Model) -> None:
     Layers that read one input stay apart: one product and a Split were slower (docs/quantisation.md).
     """
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    count_sizes(model)
     share_subexpressions(model)
     remove_unused(model)
 

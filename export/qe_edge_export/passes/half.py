@@ -139,6 +139,8 @@ def _computes_in_half(node: ir.Node, halves: set[ir.Value]) -> bool:
         return any(value in halves for value in read)
     if node.op_type == "RotaryEmbedding":
         return read[0] in halves
+    if node.op_type == "Add" and read[0].is_graph_input():  # a row's copy of the prefix, which is cast before it
+        return True
     known = [value in halves or constant(value) is not None for value in read]
     return all(known) and any(value in halves for value in read)
 

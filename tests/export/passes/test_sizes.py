@@ -101,3 +101,14 @@ def test_precisions_for_a_gpu_add_none(case: Case, bits: int) -> None:
     else:
         quantise_weight_only(model, rows, bits=bits, embedding_bits=8)
     assert not host_work(model)
+
+
+def test_in_half_precision_the_prefix_is_cast_before_it_is_copied_for_every_row(case: Case) -> None:
+    model, shape = case.after.clone(), key_value_shape(case.after)
+    to_half(model, CalibrationRows((PairRows([5, 6], [[7, 8, 9], [10, 11]]),), shape))
+    past = [value for value in model.graph.inputs if str(value.name).startswith("past_")]
+    assert len(past) == 2 * shape.blocks
+    for value in past:
+        (cast,) = [node for node, _ in value.uses() if node.op_type != "Gather"]  # one is counted, too
+        assert cast.op_type == "Cast"
+        assert {node.op_type for node, _ in cast.outputs[0].uses()} == {"Add"}

@@ -13,7 +13,7 @@ python benchmarks/whole_command.py "$file" --lp et-en --json "$out/whole_command
 if [ -d .cache/peers/torch ]; then
   python -m benchmarks.peers.compare --only 'torch bf16-uncut-sorted' 'qe-edge command' 'qe-edge scorer' \
     -o "$out/peers-1000.json" | tee "$out/peers-1000.md"
-  python -m benchmarks.peers.compare --rows 300 -o "$out/peers.json" | tee "$out/peers.md"
+  python -m benchmarks.peers.compare --rows 300 --rounds 1 -o "$out/peers.json" | tee "$out/peers.md"
   python -m benchmarks.peers.figure "$out/peers.json" -o "$out/peers"
 else
   echo "no peers: run benchmarks/peers/prepare.sh $1 first" >&2

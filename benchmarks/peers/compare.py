@@ -88,6 +88,8 @@ def answer_of(peer: Peer, variant: str, options: argparse.Namespace, vectors: Pa
         command += ["--vectors", str(vectors)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode < 0:
+        raise RuntimeError(f"ended by signal {-done.returncode}")
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

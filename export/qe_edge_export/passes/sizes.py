@@ -136,11 +136,13 @@ class _Counts:
         column = self.inputs["past_key_0"]  # [1, G, P, D]
         for axis in (3, 1, 0):
             column = self._node("Gather", column, self._constant("first", 0), name=f"column_{axis}", axis=axis)
-        past = self._node("Cast", self._none(column, "past"), name="none_before", to=ir.DataType.INT64)
-        return self._node("Concat", past, self._none_of_body, name="none_of_all", axis=0)
+        numbers = self._node(
+            "Cast", column, name="past", to=ir.DataType.INT64
+        )  # less itself 0 also where it is no number
+        return self._node("Concat", self._none(numbers, "past"), self._none_of_body, name="none_of_all", axis=0)
 
     def _none(self, value: ir.Value, name: str) -> ir.Value:
-        """As many zeros as a value has numbers, which are finite."""
+        """As many zeros as a value has numbers, which are int64."""
         return self._node("Sub", value, value, name=f"none_of_{name}")
 
     def _running(self, name: str, zeros: ir.Value) -> ir.Value:

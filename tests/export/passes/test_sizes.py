@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -90,6 +91,19 @@ def test_every_output_stays_the_same_to_the_last_bit(case: Case, batch: int, len
             names, before.run(past, tokens, last, names), after.run(past, tokens, last, names), strict=True
         ):
             np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_prefix_that_is_no_number_leaves_no_score(case: Case, broken: float) -> None:
+    shape = key_value_shape(case.after)
+    tokens, last = np.full((2, 3), 7), np.array([2, 1])
+    with opened(case.after, shape) as graph:
+        usual = graph.prefix([5, 6])
+        filled = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.full_like(past.numpy(), broken)) for name, past in usual.items()
+        }
+        (scores,) = graph.run(filled, tokens, last)
+    assert not np.isfinite(scores).any()
 
 
 @pytest.mark.parametrize("bits", [4, 16])

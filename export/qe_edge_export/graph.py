@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from qe_edge.errors import UsageError
 from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.passes.linear import FLOAT, operand
+from qe_edge_export.passes.sizes import BATCH, LENGTH, PREFIX, TOTAL
 from qe_edge_train.adapters.experts import PARTS
 from qe_edge_train.decoder import FAMILIES, plain_decoder
 from qe_edge_train.heads import Mix, RegressionHead
@@ -26,8 +27,6 @@ from qe_edge_train.tapped import KeyValues, TappedRegressor
 
 OPSET = 23
 """The first with Attention, RMSNormalization and RotaryEmbedding."""
-BATCH, LENGTH, PREFIX, TOTAL = "batch", "length", "prefix", "total"
-"""Names of the dynamic sizes: B, S, P and P + S."""
 MOVING_POSITIONS = ("dynamic", "longrope")
 """Rotary position types whose frequencies change with the length of the prompt: a graph cannot hold them."""
 

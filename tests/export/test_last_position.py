@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from qe_edge.scoring.graph import pad
 from qe_edge_export.calibrate import activation_ranges
-from qe_edge_export.graph import LENGTH, attach_head, export_states, key_value_shape
+from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, simplify, smooth
 from qe_edge_export.passes.linear import linears, linears_by_input
+from qe_edge_export.passes.sizes import LENGTH
 from qe_edge_export.passes.smoothing import fold_for
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
 from qe_edge_train.decoder import FAMILIES

@@ -18,9 +18,10 @@ import onnx_ir as ir
 
 from qe_edge_export.passes.linear import add_constant, constant, operand
 
-BATCH, LENGTH, PREFIX = "batch", "length", "prefix"
-"""What an export calls B, S and P."""
-TOTALS = (f"{LENGTH} + {PREFIX}", f"{PREFIX} + {LENGTH}", "total")
+BATCH, LENGTH, PREFIX, TOTAL = "batch", "length", "prefix", "total"
+"""Names of the sizes that are free in an exported graph: B, S, P and T."""
+TOTALS = (f"{LENGTH} + {PREFIX}", f"{PREFIX} + {LENGTH}", TOTAL)
+"""What T may be called inside."""
 
 
 def count_sizes(model: ir.Model) -> None:
@@ -136,9 +137,8 @@ class _Counts:
         column = self.inputs["past_key_0"]  # [1, G, P, D]
         for axis in (3, 1, 0):
             column = self._node("Gather", column, self._constant("first", 0), name=f"column_{axis}", axis=axis)
-        numbers = self._node(
-            "Cast", column, name="past", to=ir.DataType.INT64
-        )  # less itself 0 also where it is no number
+        # an integer less itself is 0, a key that is no number would not be
+        numbers = self._node("Cast", column, name="past", to=ir.DataType.INT64)
         return self._node("Concat", self._none(numbers, "past"), self._none_of_body, name="none_of_all", axis=0)
 
     def _none(self, value: ir.Value, name: str) -> ir.Value:

@@ -17,7 +17,6 @@ import torch
 
 from benchmarks.edge.rows import sample_rows
 from benchmarks.gpu.decoders import SHAPES, make
-from benchmarks.gpu.plain_graph import without_prefixes
 from benchmarks.gpu.step import BASE, run, say
 from qe_edge.bundle import MODEL_FILE, PRECISIONS
 from qe_edge.errors import InputError
@@ -58,15 +57,14 @@ def tiny_regressor(base: Path) -> TappedRegressor:
 
 def convert(graph: ir.Model, precision: str, rows: CalibrationRows) -> None:
     """Bring a float32 graph up to the states to a precision, in place. rows: what activations are measured on."""
-    whole = without_prefixes(rows)
     if precision == "fp16":
-        to_half(graph, whole)
+        to_half(graph, rows)
     elif precision == "w8a8":
         quantise_w8a8(graph, rows)
     elif precision == "w4a8":
-        quantise_w4a8(graph, rows, whole)
+        quantise_w4a8(graph, rows)
     elif precision in WEIGHT_BITS:
-        quantise_weight_only(graph, whole, WEIGHT_BITS[precision])
+        quantise_weight_only(graph, rows, WEIGHT_BITS[precision])
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.gpu.plain_graph import make_plain_graph, without_prefixes
+from benchmarks.gpu.plain_graph import make_plain_graph
 from benchmarks.gpu.recipe import embedded_on, first_rows
 from benchmarks.gpu.step import bundle_folder, finish, parser, run, say, torch_device, write
 from qe_edge_export.export import NONE, WEIGHT_BITS, Converted, Prepared, bundle_spec, prepare
@@ -58,11 +58,11 @@ def converted(prepared: Prepared, precision: str, feedback: bool) -> Converted:
     feedback: whether 4-bit weights are rounded with error feedback.
     """
     graph, samples = prepared.graph.clone(), prepared.samples
-    prompts = without_prefixes(CalibrationRows.of(samples.calibration, prepared.shape))
+    measured = CalibrationRows.of(samples.calibration, prepared.shape)
     if precision == "fp16":
-        to_half(graph, prompts)
+        to_half(graph, measured)
     elif precision in WEIGHT_BITS and feedback:
-        quantise_weight_only(graph, prompts, WEIGHT_BITS[precision], EMBEDDING_BITS)
+        quantise_weight_only(graph, measured, WEIGHT_BITS[precision], EMBEDDING_BITS)
     elif precision in WEIGHT_BITS:
         quantise_weights(graph, WEIGHT_BITS[precision])
         quantise_embedding(graph, EMBEDDING_BITS, ())

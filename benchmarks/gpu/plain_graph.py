@@ -14,7 +14,7 @@ import torch
 
 from qe_edge_export.graph import export_states, key_value_shape
 from qe_edge_export.passes import to_half
-from qe_edge_export.samples import CalibrationRows, PairRows, SampleSizes, load_samples
+from qe_edge_export.samples import CalibrationRows, SampleSizes, load_samples
 from qe_edge_export.writer import save_model
 from qe_edge_train.build import load_cut_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead
@@ -31,12 +31,6 @@ def plain_folder(work: Path) -> Path:
     return work / "plain"
 
 
-def without_prefixes(rows: CalibrationRows) -> CalibrationRows:
-    """The same rows as whole prompts."""
-    whole = tuple(PairRows([], [pair.prefix + body for body in pair.bodies]) for pair in rows.pairs)
-    return CalibrationRows(whole, rows.shape)
-
-
 def make_plain_graph(run: Run, work: Path) -> None:
     """Write the graph of a run's base, without its adapter, unless it is there. Its output is `state_0` [B, H]."""
     folder = plain_folder(work)
@@ -48,7 +42,7 @@ def make_plain_graph(run: Run, work: Path) -> None:
     graph = export_states(TappedRegressor(decoder, head).requires_grad_(False).eval())
     samples = load_samples(run, Path(run.facts.data_folder), SIZES)
     rows = CalibrationRows.of(samples.calibration, key_value_shape(graph))
-    to_half(graph, without_prefixes(rows))
+    to_half(graph, rows)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

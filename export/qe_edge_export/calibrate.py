@@ -1,4 +1,4 @@
-"""How large activations get on real text: what smoothing needs to know.
+"""How large activations get on real text: what smoothing and fixed steps need to know.
 
 Legend: B rows, S tokens, K channels.
 """
@@ -33,6 +33,9 @@ class CalibrationRows(Protocol):
     def run(self, model: ir.Model, outputs: Sequence[str]) -> Iterator[Batch]:
         """Run the graph batch by batch; `outputs` may name any value inside it."""
 
+    def whole_prompts(self) -> CalibrationRows:
+        """The same rows without a shared prefix, whose tokens then are part of every row and measured with it."""
+
 
 def real_tokens(values: Floats, real: NDArray[np.bool_]) -> Floats:
     """Values [B, S, K] at the real tokens, [tokens, K]; those of one position a row, [B, K] or [B, 1, K], all are."""
@@ -53,3 +56,17 @@ def activation_ranges(model: ir.Model, rows: CalibrationRows, activations: Seque
     if not ranges:
         raise ValueError("no calibration rows")
     return ranges
+
+
+def token_peaks(model: ir.Model, rows: CalibrationRows, activations: Sequence[str]) -> dict[str, Floats]:
+    """Largest |x| of every real token of the rows [tokens], for each of the named activations.
+
+    The model is not changed. Raises ValueError when there are no rows.
+    """
+    peaks: dict[str, list[Floats]] = {name: [] for name in activations}
+    for batch in rows.run(model, activations):
+        for name, array in zip(activations, batch.outputs, strict=True):
+            peaks[name].append(np.abs(real_tokens(array, batch.real)).max(axis=1))
+    if not all(peaks.values()):
+        raise ValueError("no calibration rows")
+    return {name: np.concatenate(each) for name, each in peaks.items()}

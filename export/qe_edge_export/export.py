@@ -30,7 +30,7 @@ from qe_edge_export.passes import (
     to_half,
 )
 from qe_edge_export.refit import FEWEST_ROWS, refit_head
-from qe_edge_export.samples import CalibrationRows, PairRows, Samples, SampleSizes, load_samples, opened
+from qe_edge_export.samples import CalibrationRows, Samples, SampleSizes, load_samples, opened
 from qe_edge_export.sensitivity import keep_in_float, layer_errors
 from qe_edge_export.writer import check_target, write_bundle
 from qe_edge_train.batches import EncodedSet
@@ -159,7 +159,7 @@ def convert(prepared: Prepared, precision: str, report: Report, kept: Kept = NON
         keep_in_float(graph, kept)
         head = _quantise(graph, precision, prepared, report)
     elif precision == "fp16":
-        to_half(graph, _whole_prompts(CalibrationRows.of(samples.calibration, prepared.shape)))
+        to_half(graph, CalibrationRows.of(samples.calibration, prepared.shape))
     attach_head(graph, head)
     report(f"{precision}: checking scores against the trained model")
     figures = _gate(graph, samples.gate, prepared.trained, prepared.shape)
@@ -236,18 +236,12 @@ def _quantise(graph: ir.Model, precision: str, prepared: Prepared, report: Repor
     if precision == "w8a8":
         quantise_w8a8(graph, measured, frequent=frequent)
     elif precision == "w4a8":
-        quantise_w4a8(graph, measured, _whole_prompts(measured), frequent=frequent)
+        quantise_w4a8(graph, measured, frequent=frequent)
     else:
-        quantise_weight_only(graph, _whole_prompts(measured), WEIGHT_BITS[precision], frequent=frequent)
+        quantise_weight_only(graph, measured, WEIGHT_BITS[precision], frequent=frequent)
     report(f"{precision}: refitting the head")
     states = CalibrationRows.of(samples.refit, shape).states(graph)
     return refit_head(prepared.head, states, prepared.refit_targets)
-
-
-def _whole_prompts(rows: CalibrationRows) -> CalibrationRows:
-    """The same rows without a shared prefix: its tokens are part of every body, and seen as often as they are read."""
-    pairs = (PairRows([], [pair.prefix + body for body in pair.bodies]) for pair in rows.pairs)
-    return CalibrationRows(tuple(pairs), rows.shape)
 
 
 def _gate(graph: ir.Model, data: EncodedSet, trained: FloatArray, shape: KeyValueShape) -> Figures:

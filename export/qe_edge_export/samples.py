@@ -171,6 +171,12 @@ class CalibrationRows:
                 yield RunBatch(graph.run(past, tokens, last, outputs), last + 1, [first + i for i in chosen])
             first += len(pair.bodies)
 
+    def whole_prompts(self) -> CalibrationRows:
+        """The same rows without a shared prefix: its tokens are part of every body, and seen as often as they are
+        read."""
+        pairs = (PairRows([], [pair.prefix + body for body in pair.bodies]) for pair in self.pairs)
+        return CalibrationRows(tuple(pairs), self.shape)
+
     def states(self, model: ir.Model) -> NDArray[np.float32]:
         """Tapped states [n, K, H] of all rows, in row order, from the outputs that hold them."""
         batches = list(self.run(model, [str(value.name) for value in state_outputs(model)]))

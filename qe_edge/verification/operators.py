@@ -36,9 +36,9 @@ OPERATORS = frozenset(
             "Sub",
         ),
         *("Erf", "Gelu", "Relu", "Sigmoid", "Softmax", "Swish", "Tanh"),
-        *("Less", "LessOrEqual", "TopK", "Where"),
-        *("Cast", "Concat", "Expand", "Gather", "GatherND", "Range", "Reshape", "ScatterElements", "Shape", "Slice"),
-        *("Split", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Less", "LessOrEqual", "NonZero", "TopK", "Where"),
+        *("Cast", "Concat", "Expand", "Gather", "GatherND", "Range", "Reshape", "ScatterElements", "ScatterND"),
+        *("Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
     )
 )
 CONTRIB_OPERATORS = frozenset(("GatherBlockQuantized", "MatMulIntegerToFloat", "MatMulNBits"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -30,7 +30,7 @@ from qe_edge_export.gate import BOUNDS, Bounds
 from qe_edge_export.graph import attach_head, export_states
 from qe_edge_export.merge import merged_regressor
 from qe_edge_export.passes.linear import linears
-from qe_edge_export.samples import CalibrationRows, SampleSizes, load_samples
+from qe_edge_export.samples import CalibrationRows, RunBatch, SampleSizes, load_samples
 from qe_edge_train.heads import RegressionHead
 from qe_edge_train.run import Run
 
@@ -196,27 +196,35 @@ def test_every_precision_keeps_the_scores_and_shrinks_the_weights(
     assert (small.folder / weights).stat().st_size < size * (bundle.folder / weights).stat().st_size
 
 
-@pytest.mark.parametrize(("precision", "rewrite"), [("fp16", "to_half"), ("int4", "quantise_weight_only")])
+@pytest.mark.parametrize(("precision", "before"), [("fp16", 0), ("int4", 0), ("w8a8", 1), ("w4a8", 1)])
 def test_activations_are_measured_on_whole_prompts(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, rewrite: str
+    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, before: int
 ) -> None:
+    """before: how often rows are run for smoothing first, as they are scored, after their prefix."""
+
     class StoppedError(Exception):
         pass
 
     prefixes = load_samples(run, Path(run.facts.data_folder), SIZES).calibration.prefixes.values()
+    run_rows, earlier = CalibrationRows.run, []
 
-    def look(model: ir.Model, rows: CalibrationRows, *rest: object, **options: object) -> None:
+    def look(rows: CalibrationRows, model: ir.Model, outputs: Sequence[str]) -> Iterator[RunBatch]:
         assert len(rows.pairs) == len(prefixes) == 2
+        if len(earlier) < before:
+            earlier.append([pair.prefix for pair in rows.pairs])
+            yield from run_rows(rows, model, outputs)
+            return
         for pair in rows.pairs:
             assert pair.prefix == []
             assert all(any(body[: len(prefix)] == prefix for prefix in prefixes) for body in pair.bodies)
         raise StoppedError
 
     monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
-    monkeypatch.setattr(whole, rewrite, look)
+    monkeypatch.setattr(CalibrationRows, "run", look)
 
     with pytest.raises(StoppedError):
         export_run(run.folder, tmp_path / "bundle", precision, False, silent, sizes=SIZES)
+    assert earlier == [list(prefixes)] * before
 
 
 def test_half_precision_meets_its_own_bounds(

@@ -20,7 +20,7 @@ TinyRegressor = Callable[..., TappedRegressor]
 PRECISIONS: dict[str, Callable[[ir.Model, CalibrationRows], None]] = {
     "fp16": to_half,
     "w8a8": partial(quantise_w8a8, frequent=(3, 4)),
-    "w4a8": lambda model, rows: quantise_w4a8(model, rows, rows, frequent=(3, 4)),
+    "w4a8": partial(quantise_w4a8, frequent=(3, 4)),
     "int8": partial(quantise_weight_only, bits=8, frequent=(3, 4)),
     "int4": partial(quantise_weight_only, bits=4, embedding_bits=8),
 }

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from qe_edge_export.calibrate import CalibrationRows, activation_ranges
 from qe_edge_export.passes.embedding import most_frequent, quantise_embedding
 from qe_edge_export.passes.error_feedback import input_products
+from qe_edge_export.passes.fixed_steps import fixed_steps
 from qe_edge_export.passes.half import to_half
 from qe_edge_export.passes.linear import linears_by_input
 from qe_edge_export.passes.simplify import simplify
@@ -19,6 +20,7 @@ from qe_edge_export.passes.w8a8 import quantise_linears
 from qe_edge_export.passes.weight_only import quantise_weights
 
 __all__ = [
+    "fixed_steps",
     "most_frequent",
     "move_token_scales",
     "quantise_embedding",
@@ -47,7 +49,7 @@ def quantise_w8a8(
     ids whose embedding keeps 8 bits, from `most_frequent`.
     """
     smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
-    quantise_linears(model)
+    quantise_linears(model, steps=fixed_steps(model, rows.whole_prompts()))
     move_token_scales(model)
     quantise_embedding(model, embedding_bits, frequent)
 
@@ -55,18 +57,16 @@ def quantise_w8a8(
 def quantise_w4a8(
     model: ir.Model,
     rows: CalibrationRows,
-    whole_prompts: CalibrationRows,
     alpha: float = ALPHA,
     embedding_bits: int = 4,
     frequent: Sequence[int] = (),
 ) -> None:
-    """The precision `w4a8`, in place: that of `quantise_w8a8` with weights stored in 4 bits.
-
-    whole_prompts: the same rows without a shared prefix, on which the rounding is measured, as in 4 bits of
-    `quantise_weight_only`.
-    """
+    """The precision `w4a8`, in place: that of `quantise_w8a8` with weights stored in 4 bits, rounded with error
+    feedback as in `quantise_weight_only`."""
     smooth(model, activation_ranges(model, rows, _activations(model)), alpha)
-    quantise_linears_to_4_bits(model, input_products(model, whole_prompts, _activations(model)))
+    whole = rows.whole_prompts()
+    steps = fixed_steps(model, whole)
+    quantise_linears_to_4_bits(model, input_products(model, whole, _activations(model)), steps)
     move_token_scales(model)
     quantise_embedding(model, embedding_bits, frequent)
 
@@ -80,11 +80,10 @@ def quantise_weight_only(
 ) -> None:
     """The precisions `int8` and `int4`, in place: linear layers with weights of 8 or 4 bits, and the embedding of w8a8.
 
-    In 4 bits the weights are rounded with error feedback, measured on `rows`. rows: as for `quantise_w8a8`, but whole
-    prompts: the tokens of a shared prefix are read by every row, and must be measured (docs/quantisation.md). frequent:
-    as there.
+    In 4 bits the weights are rounded with error feedback, measured on whole prompts: the tokens of a shared prefix are
+    read by every row, and must be measured (docs/quantisation.md). rows, frequent: as for `quantise_w8a8`.
     """
-    products = input_products(model, rows, _activations(model)) if bits == 4 else None
+    products = input_products(model, rows.whole_prompts(), _activations(model)) if bits == 4 else None
     quantise_weights(model, bits, products)
     quantise_embedding(model, embedding_bits, frequent)
 

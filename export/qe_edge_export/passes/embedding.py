@@ -47,10 +47,9 @@ def quantise_embedding(model: ir.Model, bits: int = 4, frequent: Sequence[int] =
     kept = np.zeros(vocabulary, np.bool_)
     kept[list(frequent)] = True
     if bits == 4 and kept.any():
-        found = _gather_from_two(graph, tape, table, tokens, kept)
+        result = _gather_from_two(graph, tape, table, tokens, kept)
     else:
-        found = _gather(graph, tape, table, tokens, bits)
-    result = tape.op("Cast", [found], {"to": ir.DataType.FLOAT})
+        result = _gather(graph, tape, table, tokens, bits)
     graph.opset_imports["com.microsoft"] = 1
     graph.insert_before(lookup, tape.nodes)
     replace_value(lookup.outputs[0], result)
@@ -65,12 +64,13 @@ def most_frequent(texts: Iterable[Sequence[int]], count: int = FREQUENT) -> list
 
 
 def _gather(graph: ir.Graph, tape: Tape, table: Floats, rows: ir.Value, bits: int) -> ir.Value:
-    """Nodes that read `rows` [B, S] from a table stored in `bits`: float16 [B, S, H]."""
+    """Nodes that read `rows` [..] from a table stored in `bits`: float32 [.., H]."""
     blocks = quantise_blocks(table, bits)
+    steps = add_constant(graph, f"embedding.int{bits}.steps", blocks.steps)
     inputs = [
         add_constant(graph, f"embedding.int{bits}", _stored(blocks.integers, bits)),
         rows,
-        add_constant(graph, f"embedding.int{bits}.steps", blocks.steps),
+        tape.op("Cast", [steps], {"to": ir.DataType.FLOAT}),  # once, when the graph is loaded
     ]
     if bits == 4:  # in 8 bits the zero point is always 128, the operator's default
         inputs.append(add_constant(graph, f"embedding.int{bits}.zeros", _stored(blocks.zeros, bits)))
@@ -79,20 +79,22 @@ def _gather(graph: ir.Graph, tape: Tape, table: Floats, rows: ir.Value, bits: in
 
 
 def _gather_from_two(graph: ir.Graph, tape: Tape, table: Floats, tokens: ir.Value, kept: NDArray[np.bool_]) -> ir.Value:
-    """Nodes that read rows of `kept` ids [V] from an 8-bit table and the others from a 4-bit table."""
+    """Nodes that read rows of `kept` ids [V] from an 8-bit table and the others from a 4-bit table: float32 [B, S, H].
+
+    The first is read for every token, at some row that exists, and the rare ones are then put in their places.
+    """
     eights = int(kept.sum())
     places = np.empty(len(kept), np.int32)  # the row of an id in the two tables put one after the other
     places[kept], places[~kept] = np.arange(eights), np.arange(eights, len(kept))
-    place = tape.op("Gather", [add_constant(graph, "embedding.places", places), tokens])
-    first = add_constant(graph, "embedding.first_of_4_bits", np.array(eights, np.int32))
-    last = add_constant(graph, "embedding.last_of_8_bits", np.array(eights - 1, np.int32))
-    zero = add_constant(graph, "embedding.zero", np.array(0, np.int32))
-    # both tables are read for every token, the wrong one at some row that exists: rows are cheap, branches are not
+    found = tape.op("Gather", [add_constant(graph, "embedding.places", places), tokens])
+    place = tape.op("Cast", [found], {"to": ir.DataType.INT64})  # ONNX Runtime's GatherND for CUDA takes no int32
+    first = add_constant(graph, "embedding.first_of_4_bits", np.array(eights))
+    last = add_constant(graph, "embedding.last_of_8_bits", np.array(eights - 1))
     eight = _gather(graph, tape, table[kept], tape.op("Min", [place, last]), 8)
-    four = _gather(graph, tape, table[~kept], tape.op("Max", [tape.op("Sub", [place, first]), zero]), 4)
-    axis = add_constant(graph, "embedding.axis", np.array([-1], np.int64))
-    in_eight = tape.op("Unsqueeze", [tape.op("Less", [place, first]), axis])  # [B, S, 1]
-    return tape.op("Where", [in_eight, eight, four])
+    # 4 bits are ten times as slow to expand (docs/log.md, 2026-11-28), so they are for those that have no more
+    rare = tape.op("Transpose", [tape.op("NonZero", [tape.op("Less", [last, place])])], {"perm": [1, 0]})  # [n, 2]
+    four = _gather(graph, tape, table[~kept], tape.op("GatherND", [tape.op("Sub", [place, first]), rare]), 4)
+    return tape.op("ScatterND", [eight, rare, four])
 
 
 def _stored(values: NDArray[np.uint8], bits: int) -> NDArray[Any]:

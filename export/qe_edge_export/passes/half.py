@@ -50,10 +50,10 @@ FLOATS = MappingProxyType(
 def to_half(model: ir.Model, rows: CalibrationRows) -> None:
     """Compute in float16 as described above and store weights and embedding in float16, in place.
 
-    rows: text like that to be scored, whole prompts, since the first tokens may have the largest activations. Raises
-    GateError when weights, or activations on these rows, are too large.
+    rows: text like that to be scored; whole prompts are measured, since the first tokens may have the largest
+    activations. Raises GateError when weights, or activations on these rows, are too large.
     """
-    check_range(model, rows)
+    check_range(model, rows.whole_prompts())
     graph = model.graph
     _halve_embedding(graph)
     types = _Types(graph)

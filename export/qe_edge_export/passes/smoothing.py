@@ -91,6 +91,15 @@ def fold_for(value: ir.Value, group: Sequence[Linear]) -> Fold | None:
     return None
 
 
+def is_normalised(value: ir.Value) -> bool:
+    """Whether a normalisation with a weight of its own makes `value`, or one whose weight is a product after it."""
+    producer = value.producer()
+    if producer is None or producer.op_type in NORMS:
+        return producer is not None
+    normed = [operand(producer, index).producer() for index in (0, 1)] if producer.op_type == "Mul" else []
+    return _weight_side(producer) is not None and any(node is not None and node.op_type in NORMS for node in normed)
+
+
 def _fold_into_norm(norm: ir.Node) -> Fold | None:
     terms = range(1, len(norm.inputs))  # scale, and the bias of a LayerNormalization
     if not last_axis(norm, norm.attributes.get_int("axis", -1)) or constant(norm.inputs[1]) is None:
@@ -104,10 +113,19 @@ def _fold_into_norm(norm: ir.Node) -> Fold | None:
 
 
 def _fold_into_weight(product: ir.Node) -> Fold | None:
+    index = _weight_side(product)
+    if index is None:
+        return None
+    weight = required_constant(operand(product, index))
+    return lambda factor: set_constant(product, index, weight / factor, "smoothed")
+
+
+def _weight_side(product: ir.Node) -> int | None:
+    """Which operand of a product is a constant for each channel."""
     for index in (0, 1):
-        weight = constant(operand(product, index))
+        weight = constant(operand(product, index)) if product.op_type == "Mul" else None
         if weight is not None and weight.ndim == 1 and weight.size > 1:
-            return lambda factor: set_constant(product, index, weight / factor, "smoothed")
+            return index
     return None
 
 

@@ -17,6 +17,7 @@ from onnx_ir.tape import Tape
 
 from qe_edge_export.passes.linear import operand
 from qe_edge_export.passes.simplify import remove_unused, share_subexpressions
+from qe_edge_export.passes.w8a8 import UNIT
 
 QUANTISING = ("ReduceMax", "ReduceMin", "QuantizeLinear")
 """What reads an activation in order to quantise it (`w8a8.py`)."""
@@ -90,7 +91,9 @@ def _is_scaled(node: ir.Node) -> bool:
     if node.op_type != "Mul":
         return False
     product = operand(node, 0).producer()
-    return product is not None and product.op_type == "MatMulIntegerToFloat"
+    if product is None or product.op_type != "MatMulIntegerToFloat":
+        return False
+    return operand(product, 2).name == UNIT  # else its tokens have one step, by which it is multiplied already
 
 
 def _graph(node: ir.Node) -> ir.Graph:

@@ -16,6 +16,7 @@ Legend: K input channels, N output channels, n blocks of 32 input channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import ml_dtypes
@@ -58,11 +59,13 @@ class Packed(NamedTuple):
         return (np.rint(self.integers / divisors) + zeros).astype(np.int8)
 
 
-def quantise_linears_to_4_bits(model: ir.Model, products: Mapping[str, Floats]) -> None:
+def quantise_linears_to_4_bits(
+    model: ir.Model, products: Mapping[str, Floats], steps: Mapping[str, float] = MappingProxyType({})
+) -> None:
     """Turn linear layers into W8A8 with weights stored in 4 bits, in place.
 
-    products: activation name -> X^T X [K, K] from `input_products`, for rounding with error feedback. Biases, and
-    layers marked to stay in float32, are left as they are.
+    products: activation name -> X^T X [K, K] from `input_products`, for rounding with error feedback. steps: as for
+    `quantise_linears`. Biases, and layers marked to stay in float32, are left as they are.
     """
 
     def store(graph: ir.Graph, tape: Tape, linear: Linear) -> tuple[ir.Value, ir.Value]:
@@ -78,7 +81,7 @@ def quantise_linears_to_4_bits(model: ir.Model, products: Mapping[str, Floats]) 
         weight = tape.op("QuantizeLinear", expanding, {"axis": 0, "block_size": BLOCK})
         return weight, add_constant(graph, f"{name}.step", packed.step)
 
-    quantise_linears(model, store)
+    quantise_linears(model, store, steps)
 
 
 def pack(blocks: Blocks, depth: int) -> Packed:

@@ -1,18 +1,20 @@
-"""W8A8: linear layers in 8-bit integers, weights scaled per output channel, activations per token.
+"""W8A8: linear layers in 8-bit integers, weights scaled per output channel, activations per token or all alike.
 
 For a token's activations a [K] and a weight W [K, N]:
 
-    q_k  = round(a_k / (m / 127)),  m = max|a|                 int8 range, stored with zero point 128 as uint8
+    q_k  = round(a_k / s),        s = max|a| / 127, or one step for all tokens (fixed_steps.py)
     V_kn = round(W_kn / c_n)      int8, c_n from `weight_steps`
-    y_n  = (sum_k q_k V_kn) * c_n * m / 127
+    y_n  = (sum_k q_k V_kn) * c_n * s
 
-Rounding is half to even. The sum is exact in int32, and m belongs to the token alone, so a row's result cannot
-depend on its neighbours, on the batch or on the number of threads.
+q is in int8's range, stored with zero point 128 as uint8. Rounding is half to even. The sum is exact in int32, and s
+belongs to the token alone or to the graph, so a row's result cannot depend on its neighbours, on the batch or on the
+number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +45,9 @@ SMALLEST = 1e-12
 
 CONTRIB = "com.microsoft"
 
+UNIT = "w8a8.unit"
+"""Name of the constant 1, by which products are multiplied whose tokens have a step each."""
+
 Store = Callable[[ir.Graph, Tape, Linear], tuple[ir.Value, ir.Value]]
 """Puts a layer's weight into the graph, with nodes on the tape where it needs some: int8 [K, N] and its steps [N]."""
 
@@ -54,22 +59,30 @@ def store_int8(graph: ir.Graph, tape: Tape, linear: Linear) -> tuple[ir.Value, i
     return add_constant(graph, f"{name}.int8", integers), add_constant(graph, f"{name}.step", step)
 
 
-def quantise_linears(model: ir.Model, store: Store = store_int8) -> None:
+def quantise_linears(
+    model: ir.Model, store: Store = store_int8, steps: Mapping[str, float] = MappingProxyType({})
+) -> None:
     """Turn linear layers into W8A8, in place; layers that read one activation share its quantised form.
 
     Adds one `MatMulIntegerToFloat` for a layer; biases, and layers marked to stay in float32, are left as they are.
-    store: how weights lie in the file.
+    store: how weights lie in the file. steps: activation name -> the one step s of all its tokens; each token of the
+    others has a step of its own.
     """
     model.graph.opset_imports[CONTRIB] = 1
     for activation, every in linears_by_input(model).items():
         group = [linear for linear in every if not linear.stays_float]
         if not group:
             continue
-        tape = Tape()
-        quantised, scale = _quantise_tokens(model.graph, tape, activation, len(group[0].weight))
+        tape, step, scale = Tape(), steps.get(str(activation.name)), None
+        if step is None:
+            quantised, scale = _quantise_tokens(model.graph, tape, activation, len(group[0].weight))
+            fixed = _number(model.graph, UNIT, np.array(1, np.float32))
+        else:
+            fixed = add_constant(model.graph, f"{activation.name}.step", np.array(step, np.float32))
+            quantised = tape.op("QuantizeLinear", [activation, fixed, _zero(model.graph)])
         model.graph.insert_before(group[0].product, tape.nodes)
         for linear in group:
-            _replace_product(model.graph, linear, store, quantised, scale)
+            _replace_product(model.graph, linear, store, quantised, fixed, scale)
     remove_unused(model)
 
 
@@ -92,32 +105,38 @@ def weight_steps(weight: Floats) -> Floats:
     return steps
 
 
+def _number(graph: ir.Graph, name: str, value: NDArray[np.generic]) -> ir.Value:
+    """A constant that many nodes share."""
+    shared = graph.initializers.get(name)
+    return shared if shared is not None else add_constant(graph, name, value)
+
+
+def _zero(graph: ir.Graph) -> ir.Value:
+    return _number(graph, "w8a8.zero", np.asarray(ZERO_POINT))
+
+
 def _quantise_tokens(graph: ir.Graph, tape: Tape, activation: ir.Value, depth: int) -> tuple[ir.Value, ir.Value]:
-    """Nodes for q [.., K] uint8 and the step m / 127 [.., 1] of an activation [.., K]; `depth` is K."""
-
-    def number(name: str, value: NDArray[np.generic]) -> ir.Value:
-        shared = graph.initializers.get(name)
-        return shared if shared is not None else add_constant(graph, name, value)
-
-    axis = number("w8a8.last_axis", np.array([-1], np.int64))
+    """Nodes for q [.., K] uint8 and the step s [.., 1] of each token of an activation [.., K]; `depth` is K."""
+    axis = _number(graph, "w8a8.last_axis", np.array([-1], np.int64))
     largest = tape.op("ReduceMax", [activation, axis], {"keepdims": 1})
     smallest = tape.op("Neg", [tape.op("ReduceMin", [activation, axis], {"keepdims": 1})])
-    largest = tape.op("Max", [largest, smallest, number("w8a8.smallest", np.array(SMALLEST, np.float32))])
-    step = tape.op("Div", [largest, number("w8a8.levels", np.array(ACTIVATION_LEVELS, np.float32))])
-    zero = number("w8a8.zero", np.asarray(ZERO_POINT))
-    zeros = tape.op("Expand", [zero, tape.op("Shape", [step])])
+    largest = tape.op("Max", [largest, smallest, _number(graph, "w8a8.smallest", np.array(SMALLEST, np.float32))])
+    step = tape.op("Div", [largest, _number(graph, "w8a8.levels", np.array(ACTIVATION_LEVELS, np.float32))])
+    zeros = tape.op("Expand", [_zero(graph), tape.op("Shape", [step])])
     # a token is one block: it has a step of its own, and no pass over the activation is needed to divide by it
     return tape.op("QuantizeLinear", [activation, step, zeros], {"axis": -1, "block_size": depth}), step
 
 
-def _replace_product(graph: ir.Graph, linear: Linear, store: Store, quantised: ir.Value, scale: ir.Value) -> None:
+def _replace_product(
+    graph: ir.Graph, linear: Linear, store: Store, quantised: ir.Value, fixed: ir.Value, scale: ir.Value | None
+) -> None:
+    """fixed: the one step of the activation; scale: the step of each token, which the operator has no place for."""
     tape = Tape()
     integers, step = store(graph, tape, linear)
-    # the scale of activations is per token, and the operator takes one number
-    unit = graph.initializers.get("w8a8.unit") or add_constant(graph, "w8a8.unit", np.array(1, np.float32))
-    inputs = [quantised, integers, unit, step, graph.initializers["w8a8.zero"]]
-    product = tape.op("MatMulIntegerToFloat", inputs, domain=CONTRIB)
-    result = tape.op("Mul", [product, scale])
+    inputs = [quantised, integers, fixed, step, _zero(graph)]
+    result = tape.op("MatMulIntegerToFloat", inputs, domain=CONTRIB)
+    if scale is not None:
+        result = tape.op("Mul", [result, scale])
     graph.insert_before(linear.product, tape.nodes)
     replace_value(linear.product.outputs[0], result)
     graph.remove(linear.product, safe=True)

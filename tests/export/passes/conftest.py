@@ -280,6 +280,10 @@ class TinyRows:
 
     folder: Path
     bodies: list[list[int]]
+    prefix: tuple[int, ...] = (1, 2, 3)
+
+    def whole_prompts(self) -> TinyRows:
+        return TinyRows(self.folder, [[*self.prefix, *body] for body in self.bodies], ())
 
     def run(self, model: ir.Model, outputs: Sequence[str]) -> Iterator[TinyBatch]:
         before = list(model.graph.outputs)
@@ -289,7 +293,7 @@ class TinyRows:
         ir.save(model, path)
         model.graph.outputs[:] = before
         graph = Graph(path, SHAPE, threads=1)
-        past = graph.prefix([1, 2, 3])
+        past = graph.prefix(self.prefix)
         for start in range(0, len(self.bodies), 2):
             tokens, last = pad(self.bodies[start : start + 2])
             real = np.arange(tokens.shape[1]) <= last[:, None]

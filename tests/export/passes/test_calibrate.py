@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from qe_edge_export.calibrate import CalibrationRows, activation_ranges
+from qe_edge_export.calibrate import CalibrationRows, activation_ranges, token_peaks
 from qe_edge_export.passes.linear import linears_by_input
 
 Decoders = Callable[[str], ir.Model]
@@ -29,6 +29,9 @@ class FixedRows:
 
     def run(self, model: ir.Model, outputs: Sequence[str]) -> Iterator[FixedBatch]:
         yield from self.batches
+
+    def whole_prompts(self) -> FixedRows:
+        return self
 
 
 @pytest.fixture
@@ -69,3 +72,16 @@ def test_padding_does_not_change_the_ranges_of_a_decoder(
     for name in names:
         largest = np.max([each[name] for each in alone], axis=0)
         np.testing.assert_allclose(together[name], largest, rtol=1e-4)
+
+
+def test_the_peak_of_every_real_token(model: ir.Model) -> None:
+    first = np.array([[[1, -2], [3, 0]], [[-4, 1], [99, 99]]], np.float32)
+    picked = np.array([[[7, -9]], [[2, 1]]], np.float32)  # one position of each row
+    batch = FixedBatch([first, picked], np.array([[True, True], [True, False]]))
+
+    found = token_peaks(model, FixedRows([batch, batch]), ["x", "y"])
+
+    np.testing.assert_array_equal(found["x"], [2, 3, 4, 2, 3, 4])
+    np.testing.assert_array_equal(found["y"], [9, 2, 9, 2])
+    with pytest.raises(ValueError, match="no calibration rows"):
+        token_peaks(model, FixedRows([]), ["x"])

@@ -105,6 +105,9 @@ class GivenRows:
         assert list(outputs) == ["tokens", "rows"]
         yield from self.batches
 
+    def whole_prompts(self) -> GivenRows:
+        return self
+
 
 def test_products_are_summed_over_batches_and_real_tokens(decoder: Decoders) -> None:
     first = np.array([[[1, 2], [3, 4]], [[5, 6], [9, 9]]], np.float32)  # [2, 2, 2], the last token is padding

@@ -120,7 +120,7 @@ def test_nothing_of_the_expansion_is_left_in_the_loaded_graph(
     decoder: Callable[[str], ir.Model], rows: CalibrationRows, tmp_path: Path
 ) -> None:
     four, eight = decoder("llama"), decoder("llama")
-    quantise_w4a8(four, rows, rows)
+    quantise_w4a8(four, rows)
     quantise_w8a8(eight, rows)
     assert Counter(node.op_type for node in four.graph) != Counter(node.op_type for node in eight.graph)
 
@@ -138,7 +138,7 @@ def test_a_whole_decoder_stays_close_and_batch_independent(
 ) -> None:
     simplify(family)
     before = [run(family, feeds)["state"] for feeds in cases]
-    quantise_w4a8(family, rows, rows, embedding_bits=8)
+    quantise_w4a8(family, rows, embedding_bits=8)
     assert not linears(family), "a float product is left"
     for feeds, expected in zip(cases, before, strict=True):
         state = run(family, feeds)["state"]

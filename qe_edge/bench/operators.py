@@ -61,7 +61,9 @@ def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
         graph = Graph(bundle.model, shape, profile=Path(folder) / "profile")
         with ThreadPoolExecutor(1, initializer=flush_denormals) as worker:  # as the engine's are
             # the first run allocates memory, and does not count
-            list(worker.map(graph.scores, *zip(*[batches[0], *batches], strict=True)))
+            list(worker.map(graph.scores, *zip(batches[0], strict=True)))
+            graph.use_huge_pages()
+            list(worker.map(graph.scores, *zip(*batches, strict=True)))
         events = json.loads(graph.end_profile().read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(FINISHED)]
     nodes = nodes[len(nodes) // (len(batches) + 1) :]

@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from threading import RLock
+from threading import Lock, RLock
 
 from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_batches
 from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, Past
 
+LOOKS = (8, 32, 128)
+"""Units done after which memory is moved into huge pages: batches have taken most of theirs by the first, the longest
+being run first."""
+WORTHWHILE = 100
+"""Units that must be waiting then: moving takes as long as it saves on half of them."""
 Outcome = float | str
 """The score of a row, which is finite, or why there is none: one line with what to do."""
 NO_MEMORY = "not enough memory to run this row even alone; free some memory, give fewer --threads, or shorten the row"
@@ -30,6 +35,8 @@ class Engine:
         self.token_budget = token_budget
         self._pool = ThreadPoolExecutor(workers, "qe-edge", flush_denormals)
         self._short_of_memory = RLock()
+        self._counting = Lock()
+        self._waiting = self._done = 0
 
     def submit(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> Future[list[Outcome]]:
         """The outcomes of a unit's rows, in the order of its families, once a worker has run it.
@@ -38,11 +45,23 @@ class Engine:
         Raises MemoryError when the system has no room for a worker's thread.
         """
         try:
-            return self._pool.submit(self._run, past, unit, bodies)
+            future = self._pool.submit(self._run, past, unit, bodies)
         except RuntimeError as error:
             if "start new thread" not in str(error):  # such as a pool that is closed
                 raise
             raise MemoryError(str(error)) from error
+        with self._counting:
+            self._waiting += 1
+        future.add_done_callback(self._after_unit)
+        return future
+
+    def _after_unit(self, _: Future[list[Outcome]]) -> None:
+        with self._counting:
+            self._waiting -= 1
+            self._done += 1
+            due = self._done in LOOKS and self._waiting >= WORTHWHILE
+        if due:
+            self.graph.use_huge_pages()
 
     def close(self) -> None:
         """Wait for what the workers are running and let them go; what they have not begun is left out."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError
+from qe_edge.scoring.huge_pages import MemorySince
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CPU_PRECISIONS = {"w8a8", "w4a8"}
@@ -103,6 +104,7 @@ class Graph:
         profile: Path | None = None,
         gpu_mem_limit: int | None = None,
     ) -> None:
+        self._memory = MemorySince()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = SAYS_NOTHING
@@ -137,6 +139,11 @@ class Graph:
                 f"{model}: the inputs are not those of {shape.blocks} blocks with {shape.kv_heads} key/value heads "
                 f"of size {shape.head_dim}, which the bundle records; {REBUILD}"
             )
+
+    def use_huge_pages(self) -> None:
+        """Move weights, and what batches have taken so far, into huge pages, on a CPU and where there are any."""
+        if self.device == "cpu":
+            self._memory.use_huge_pages()
 
     def end_profile(self) -> Path:
         """Stop the profile that `profile` began, and return its file: ONNX Runtime's trace events as JSON."""

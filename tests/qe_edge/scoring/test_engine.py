@@ -10,7 +10,7 @@ import pytest
 
 from qe_edge.errors import BundleError
 from qe_edge.scoring.batching import Family, plan
-from qe_edge.scoring.engine import NO_MEMORY, Engine, Outcome
+from qe_edge.scoring.engine import NO_MEMORY, WORTHWHILE, Engine, Outcome
 from qe_edge.scoring.graph import Graph, Past
 
 START: Past = {"sum": np.zeros(1)}
@@ -82,6 +82,41 @@ def test_workers_that_are_all_short_of_memory_finish() -> None:
     pending = [engine.submit(START, [Family([], list(range(start, start + 8)))], bodies) for start in range(0, 64, 8)]
     assert [score for future in pending for score in future.result(timeout=60)] == [float(row) for row in range(64)]
     engine.close()
+
+
+class Moving(Adding):
+    """Counts how many batches were run when its memory was moved. Waits until all units are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[int] = []
+        self.all_there = threading.Event()
+
+    def scores(self, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
+        assert self.all_there.wait(60)
+        return super().scores(past, bodies)
+
+    def use_huge_pages(self) -> None:
+        self.moved.append(len(self.tried))
+
+
+@pytest.mark.parametrize(
+    ("units", "moved"),
+    [
+        (8 + WORTHWHILE - 1, []),  # too few to be worth it
+        (8 + WORTHWHILE, [8]),
+        (32 + WORTHWHILE, [8, 32]),
+        (128 + WORTHWHILE + 500, [8, 32, 128]),
+    ],
+)
+def test_memory_moves_into_huge_pages_when_enough_is_waiting(units: int, moved: list[int]) -> None:
+    graph = Moving()
+    engine = Engine(graph)
+    pending = [engine.submit(START, [Family([], [0])], [[7]]) for _ in range(units)]
+    graph.all_there.set()
+    assert [future.result(timeout=60) for future in pending] == [[7.0]] * units
+    engine.close()
+    assert graph.moved == moved
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])

@@ -12,11 +12,11 @@ from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_b
 from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, Past
 
-LOOKS = (8, 32, 128)
+LOOKS = (8, 32, 128, 512)
 """Units done after which memory is moved into huge pages: batches have taken most of theirs by the first, the longest
-being run first."""
+being run first. After the last it is moved in any case, for more may come where so many came before."""
 WORTHWHILE = 100
-"""Units that must be waiting then: moving takes as long as it saves on half of them."""
+"""Units that must be waiting earlier: moving takes as long as it saves on half of them."""
 Outcome = float | str
 """The score of a row, which is finite, or why there is none: one line with what to do."""
 NO_MEMORY = "not enough memory to run this row even alone; free some memory, give fewer --threads, or shorten the row"
@@ -59,7 +59,7 @@ class Engine:
         with self._counting:
             self._waiting -= 1
             self._done += 1
-            due = self._done in LOOKS and self._waiting >= WORTHWHILE
+            due = self._done in LOOKS and (self._waiting >= WORTHWHILE or self._done == LOOKS[-1])
         if due:
             self.graph.use_huge_pages()
 

@@ -106,7 +106,8 @@ class Moving(Adding):
         (8 + WORTHWHILE - 1, []),  # too few to be worth it
         (8 + WORTHWHILE, [8]),
         (32 + WORTHWHILE, [8, 32]),
-        (128 + WORTHWHILE + 500, [8, 32, 128]),
+        (128 + WORTHWHILE, [8, 32, 128]),
+        (512, [8, 32, 128, 512]),
     ],
 )
 def test_memory_moves_into_huge_pages_when_enough_is_waiting(units: int, moved: list[int]) -> None:
@@ -117,6 +118,16 @@ def test_memory_moves_into_huge_pages_when_enough_is_waiting(units: int, moved: 
     assert [future.result(timeout=60) for future in pending] == [[7.0]] * units
     engine.close()
     assert graph.moved == moved
+
+
+def test_memory_moves_in_the_end_where_units_come_one_by_one() -> None:
+    graph = Moving()
+    graph.all_there.set()
+    engine = Engine(graph)
+    for _ in range(600):
+        assert engine.submit(START, [Family([], [0])], [[7]]).result(timeout=60) == [7.0]
+    engine.close()
+    assert graph.moved == [512]
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])

@@ -12,11 +12,11 @@ from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_b
 from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, Past
 
-LOOKS = (8, 32, 128, 512)
-"""Units done after which memory is moved into huge pages: batches have taken most of theirs by the first, the longest
+LOOKS = (3_000, 12_000, 50_000, 200_000)
+"""Tokens done after which memory is moved into huge pages: batches have taken most of theirs by the first, the longest
 being run first. After the last it is moved in any case, for more may come where so many came before."""
-WORTHWHILE = 100
-"""Units that must be waiting earlier: moving takes as long as it saves on half of them."""
+WORTHWHILE = 40_000
+"""Tokens that must be waiting earlier: moving takes as long as it saves on half of them."""
 Outcome = float | str
 """The score of a row, which is finite, or why there is none: one line with what to do."""
 NO_MEMORY = "not enough memory to run this row even alone; free some memory, give fewer --threads, or shorten the row"
@@ -50,16 +50,19 @@ class Engine:
             if "start new thread" not in str(error):  # such as a pool that is closed
                 raise
             raise MemoryError(str(error)) from error
+        tokens = _tokens(unit, bodies)
         with self._counting:
-            self._waiting += 1
-        future.add_done_callback(self._after_unit)
+            self._waiting += tokens
+        future.add_done_callback(lambda _: self._after(tokens))
         return future
 
-    def _after_unit(self, _: Future[list[Outcome]]) -> None:
+    def _after(self, tokens: int) -> None:
+        """Look whether memory should be moved, after a unit of so many tokens."""
         with self._counting:
-            self._waiting -= 1
-            self._done += 1
-            due = self._done in LOOKS and (self._waiting >= WORTHWHILE or self._done == LOOKS[-1])
+            passed = [look for look in LOOKS if self._done < look <= self._done + tokens]
+            self._waiting -= tokens
+            self._done += tokens
+            due = passed and (self._waiting >= WORTHWHILE or passed[-1] == LOOKS[-1])
         if due:
             self.graph.use_huge_pages()
 
@@ -105,6 +108,13 @@ class Engine:
 
     def _scores(self, past: Past, bodies: Sequence[list[int]]) -> list[Outcome]:
         return [_checked(score) for score in self.graph.scores(past, bodies)]
+
+
+def _tokens(unit: Unit, bodies: Sequence[list[int]]) -> int:
+    """Tokens that a unit runs, padding left out."""
+    return sum(
+        len(family.beginning) + sum(len(bodies[row]) - len(family.beginning) for row in family.rows) for family in unit
+    )
 
 
 def _checked(score: float) -> Outcome:

@@ -100,34 +100,49 @@ class Moving(Adding):
         self.moved.append(len(self.tried))
 
 
+BODIES = [[7] * 500, [7] * 250 + [8] * 250]
+LATER = WORTHWHILE // 500
+
+
 @pytest.mark.parametrize(
     ("units", "moved"),
     [
-        (8 + WORTHWHILE - 1, []),  # too few to be worth it
-        (8 + WORTHWHILE, [8]),
-        (32 + WORTHWHILE, [8, 32]),
-        (128 + WORTHWHILE, [8, 32, 128]),
-        (512, [8, 32, 128, 512]),
+        (6 + LATER - 1, []),  # too little to be worth it
+        (6 + LATER, [6]),
+        (24 + LATER, [6, 24]),
+        (100 + LATER, [6, 24, 100]),
+        (400, [6, 24, 100, 400]),
     ],
 )
 def test_memory_moves_into_huge_pages_when_enough_is_waiting(units: int, moved: list[int]) -> None:
     graph = Moving()
     engine = Engine(graph)
-    pending = [engine.submit(START, [Family([], [0])], [[7]]) for _ in range(units)]
+    pending = [engine.submit(START, [Family([], [0])], BODIES) for _ in range(units)]
     graph.all_there.set()
-    assert [future.result(timeout=60) for future in pending] == [[7.0]] * units
+    assert [future.result(timeout=60) for future in pending] == [[3500.0]] * units
     engine.close()
     assert graph.moved == moved
+
+
+def test_tokens_that_rows_share_are_counted_once() -> None:
+    graph = Moving()
+    engine = Engine(graph)
+    family = Family([7] * 250, [0, 1])  # 250 tokens and twice 250 more
+    pending = [engine.submit(START, [family], BODIES) for _ in range(4 + WORTHWHILE // 750 + 1)]
+    graph.all_there.set()
+    assert [future.result(timeout=60) for future in pending] == [[3500.0, 3750.0]] * len(pending)
+    engine.close()
+    assert graph.moved == [2 * 4]  # each a batch of its own
 
 
 def test_memory_moves_in_the_end_where_units_come_one_by_one() -> None:
     graph = Moving()
     graph.all_there.set()
     engine = Engine(graph)
-    for _ in range(600):
-        assert engine.submit(START, [Family([], [0])], [[7]]).result(timeout=60) == [7.0]
+    for _ in range(450):
+        assert engine.submit(START, [Family([], [0])], BODIES).result(timeout=60) == [3500.0]
     engine.close()
-    assert graph.moved == [512]
+    assert graph.moved == [400]
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])

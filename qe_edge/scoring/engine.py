@@ -15,8 +15,8 @@ from qe_edge.scoring.graph import Graph, Past
 LOOKS = (3_000, 12_000, 50_000, 200_000)
 """Tokens done after which memory is moved into huge pages: batches have taken most of theirs by the first, the longest
 being run first. After the last it is moved in any case, for more may come where so many came before."""
-WORTHWHILE = 40_000
-"""Tokens that must be waiting earlier: moving takes as long as it saves on half of them."""
+WORTHWHILE = 25_000
+"""Tokens that must be waiting earlier: moving takes as long as it saves on them."""
 Outcome = float | str
 """The score of a row, which is finite, or why there is none: one line with what to do."""
 NO_MEMORY = "not enough memory to run this row even alone; free some memory, give fewer --threads, or shorten the row"

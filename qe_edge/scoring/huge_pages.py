@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -28,7 +29,10 @@ class MemorySince:
     """What the process takes from now on. Other memory is never touched."""
 
     def __init__(self) -> None:
-        self._before = _spans() if _is_for_the_asking() else None
+        self._before: list[Span] | None = None
+        with suppress(OSError):  # a kernel without huge pages, or no file left to open: nothing is moved
+            if sys.platform == "linux" and "[madvise]" in SETTING.read_text(encoding="ascii"):
+                self._before = _spans()
 
     def use_huge_pages(self) -> int:
         """Ask for huge pages where whole ones fit; returns for how many bytes.
@@ -38,8 +42,10 @@ class MemorySince:
         """
         if self._before is None:
             return 0
-        libc, asked = ctypes.CDLL(None), 0
-        for span in _spans():
+        libc, asked, spans = ctypes.CDLL(None), 0, list[Span]()
+        with suppress(OSError, MemoryError):
+            spans = _spans()
+        for span in spans:
             for start, end in _without(span, self._before):
                 first, last = -(-start // HUGE) * HUGE, end // HUGE * HUGE
                 if first < last:
@@ -47,15 +53,6 @@ class MemorySince:
                         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
                     asked += last - first
         return asked
-
-
-def _is_for_the_asking() -> bool:
-    if sys.platform != "linux":
-        return False
-    try:
-        return "[madvise]" in SETTING.read_text(encoding="ascii") and MAPS.exists()
-    except OSError:  # a kernel without huge pages
-        return False
 
 
 def _spans() -> list[Span]:

@@ -27,7 +27,7 @@ def has_them() -> bool:
     return (int(release[0]), int(release[1])) >= COLLAPSE_SINCE
 
 
-linux = pytest.mark.skipif(not has_them(), reason="no huge pages for the asking here")
+linux = pytest.mark.skipif(not has_them(), reason="Linux before 6.1, or an administrator who set always or never")
 
 
 def block() -> tuple[mmap.mmap, np.ndarray]:
@@ -108,6 +108,15 @@ def test_what_the_administrator_settled_stays(
     assert since.use_huge_pages() == 0
     assert sys.platform != "linux" or huge_bytes(new) == 0
     del taken
+
+
+def test_where_the_kernel_says_nothing_of_memory_nothing_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = MemorySince()
+    monkeypatch.setattr(huge_pages, "MAPS", tmp_path / "missing")
+    assert early.use_huge_pages() == 0
+    assert MemorySince().use_huge_pages() == 0
 
 
 def test_scores_stay_to_the_last_bit(counting_bundle: Path) -> None:

@@ -77,6 +77,22 @@ def macro_spearman(per_pair: Mapping[str, Agreement]) -> float:
     return float(np.mean([value.spearman for value in per_pair.values()]))
 
 
+def jackknife_error(first: ArrayLike, second: ArrayLike, human: ArrayLike) -> float:
+    """Standard error of the difference of two score columns' Spearman with human scores, by the jackknife.
+
+    first, second, human: length n >= 3. Each row is left out in turn: SE^2 = (n - 1) / n sum_i (d_i - mean d)^2 (Efron
+    and Tibshirani 1993, ch. 11). A bootstrap draws rows twice, and the ties that this makes blur ranks that hardly
+    differ. nan where a correlation is undefined.
+    """
+    x, y = _columns(first, human)
+    z, _ = _columns(second, human)
+    n, columns = len(y), np.stack([x, z])
+    parts = np.array_split(np.arange(n), -(-n * n // CELLS))
+    others = (np.arange(n - 1) + (np.arange(n - 1) >= left_out[:, None]) for left_out in parts)
+    one, two = np.concatenate([_spearman(columns[:, rows], y[rows]) for rows in others], axis=1)
+    return float(np.std(one - two) * np.sqrt(n - 1))
+
+
 def bootstrap_interval(
     predicted: Sequence[ArrayLike],
     human: Sequence[ArrayLike],

@@ -197,7 +197,7 @@ def record(tried: Sequence[Candidate], choice: Choice) -> dict[str, Any]:
 def _try(prepared: Prepared, precision: str, folder: Path, choice: Choice, report: Report) -> Candidate:
     """Export one precision to a folder; without a verdict, it is good enough."""
     try:
-        converted = convert(prepared, precision, report)
+        converted = convert(prepared, precision, report, loss=choice.loss)
     except (GateError, InputError, UsageError) as error:
         return Candidate(precision, f"refused: {str(error).partition(';')[0]}")
     spec = bundle_spec(prepared, precision, converted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from qe_edge.bundle import FORMAT_VERSION, PRECISIONS, Bundle, BundleSpec
 from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_export.gate import BOUNDS, DECIMALS, Figures, enforce, gate_record, measure
+from qe_edge_export.gate import BOUNDS, DECIMALS, Figures, enforce, gate_record, in_doubt, measure, settle
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.keeping import Keep, Kept, keep_most_harmful
 from qe_edge_export.merge import check_mergeable, merged_regressor
@@ -59,6 +60,8 @@ class Prepared:
     samples: Samples
     trained: FloatArray
     """[n] scores of the gate's rows by the trained model"""
+    trained_in_doubt: Callable[[], FloatArray]
+    """the same of the rows for cases of doubt; the trained model is loaded again and scores them when first asked"""
     refit_targets: FloatArray
     """[m] scores of the rows for the head by the trained model; none where nothing is refitted"""
     graph: ir.Model
@@ -145,11 +148,20 @@ def prepare(
     report("exporting the graph")
     graph = export_states(model)
     simplify(graph)
-    return Prepared(run, samples, trained, refit_targets, graph, model.head, key_value_shape(graph))
+
+    @cache
+    def trained_in_doubt() -> FloatArray:
+        report(f"scoring {len(samples.doubt.examples)} dev rows with the trained model")
+        return _predict(merged_regressor(run), samples.doubt)
+
+    return Prepared(run, samples, trained, trained_in_doubt, refit_targets, graph, model.head, key_value_shape(graph))
 
 
-def convert(prepared: Prepared, precision: str, report: Report, kept: Kept = NONE) -> Converted:
-    """The graph in one precision, checked. kept: linear layers that stay in float32.
+def convert(
+    prepared: Prepared, precision: str, report: Report, kept: Kept = NONE, loss: float | None = None
+) -> Converted:
+    """The graph in one precision, checked. kept: linear layers that stay in float32; loss: of correlation with human
+    scores, which the figures have to be compared with beside the bounds of the gate.
 
     Raises GateError when its scores are not the trained model's, InputError when there are too few rows for the head,
     UsageError for a decoder that the precision does not fit.
@@ -162,7 +174,8 @@ def convert(prepared: Prepared, precision: str, report: Report, kept: Kept = NON
         to_half(graph, CalibrationRows.of(samples.calibration, prepared.shape))
     attach_head(graph, head)
     report(f"{precision}: checking scores against the trained model")
-    figures = _gate(graph, samples.gate, prepared.trained, prepared.shape)
+    limits = [limit for limit in (BOUNDS[precision].loss, loss) if limit is not None]
+    figures = _gate(graph, prepared, precision, limits, report)
     enforce(figures, BOUNDS[precision], precision)
     return Converted(graph, figures, kept)
 
@@ -244,6 +257,15 @@ def _quantise(graph: ir.Model, precision: str, prepared: Prepared, report: Repor
     return refit_head(prepared.head, states, prepared.refit_targets)
 
 
-def _gate(graph: ir.Model, data: EncodedSet, trained: FloatArray, shape: KeyValueShape) -> Figures:
+def _gate(graph: ir.Model, prepared: Prepared, precision: str, limits: Sequence[float], report: Report) -> Figures:
+    """What the gate measures on its rows; the loss on more, where these leave open on which side of a limit it is."""
+    data, doubt, shape = prepared.samples.gate, prepared.samples.doubt, prepared.shape
     with opened(graph, shape) as session:
-        return measure(session, CalibrationRows.of(data, shape), data, trained)
+        figures = measure(session, CalibrationRows.of(data, shape), data, prepared.trained)
+        if in_doubt(figures, limits) and len(doubt.examples) > figures.rows:
+            report(
+                f"{precision}: on {figures.rows} rows it loses {figures.loss:.4f} +- {figures.loss_error:.4f} of the "
+                f"correlation with human scores: too near {' and '.join(f'{limit:g}' for limit in limits)} to tell"
+            )
+            figures = settle(figures, session, CalibrationRows.of(doubt, shape), doubt, prepared.trained_in_doubt())
+        return figures

@@ -44,6 +44,8 @@ class SampleSizes:
     """training rows for the head"""
     gate: int = 100
     """dev rows whose scores are compared"""
+    doubt: int = 400
+    """dev rows, those of the gate among them, where the gate's leave open whether too much correlation is lost"""
 
     @classmethod
     def spread(cls, pairs: int) -> SampleSizes:
@@ -51,7 +53,7 @@ class SampleSizes:
         more rows each, so that there are as many in all. A head is refitted to all pairs together, and a correlation on
         few rows says little."""
         factor = max(1.0, TYPICAL_PAIRS / pairs)
-        return cls(round(cls.calibration * factor), round(cls.refit * factor), round(cls.gate * factor))
+        return cls(*(round(size * factor) for size in (cls.calibration, cls.refit, cls.gate, cls.doubt)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Samples:
     calibration: EncodedSet
     refit: EncodedSet
     gate: EncodedSet
+    doubt: EncodedSet
 
 
 def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) -> Samples:
@@ -79,14 +82,15 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) 
     sizes = sizes or SampleSizes.spread(len(by_pair))
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
     refit = [row for rows in by_pair for row in rows[: sizes.refit]]
-    gate = [row for rows in _shuffled(dev, seed) for row in rows[: sizes.gate]]
+    dev_by_pair = _shuffled(dev, seed)
+    gate, doubt = ([row for rows in dev_by_pair for row in rows[:most]] for most in (sizes.gate, sizes.doubt))
     encoder = PromptEncoder(
         Tokenizer.from_file(str(run.folder / TOKENIZER_FILE)),
         prompt,
         run.facts.bos,
         recipe.head.token_limit,
     )
-    return Samples(encode(calibration, encoder), encode(refit, encoder), encode(gate, encoder))
+    return Samples(*(encode(rows, encoder) for rows in (calibration, refit, gate, doubt)))
 
 
 def _shuffled(rows: Sequence[Example], seed: int) -> list[list[Example]]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -33,6 +33,7 @@ from qe_edge_export.passes.linear import linears
 from qe_edge_export.samples import CalibrationRows, RunBatch, SampleSizes, load_samples
 from qe_edge_train.heads import RegressionHead
 from qe_edge_train.run import Run
+from qe_edge_train.tapped import TappedRegressor
 
 SIZES = SampleSizes(calibration=4, refit=20, gate=12)
 
@@ -153,6 +154,35 @@ def test_an_export_that_scores_differently_is_not_written(
         export_run(run.folder, tmp_path / "bundle", "fp32", False, silent, sizes=SIZES)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("bound", "rows"), [(0.9, 2 * 6), (0.0, 2 * 12)])
+def test_a_loss_too_near_its_bound_is_measured_on_more_rows(
+    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: float, rows: int
+) -> None:
+    loaded: list[Run] = []
+
+    def counted(run: Run) -> TappedRegressor:
+        loaded.append(run)
+        return merged_regressor(run)
+
+    # on 6 rows a pair a model that learnt nothing is known to lose less than .9, and not whether anything
+    monkeypatch.setattr(whole, "BOUNDS", {"int8": Bounds(None, None, 0.05, spearman_with_trained=0.8, loss=bound)})
+    monkeypatch.setattr(whole, "enforce", lambda *_: None)
+    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
+    monkeypatch.setattr(whole, "merged_regressor", counted)
+    sizes = replace(SIZES, gate=6, doubt=12)
+    lines: list[str] = []
+
+    prepared = whole.prepare(run.folder, ["int8"], lines.append, sizes=sizes)
+    first, second = (whole.convert(prepared, "int8", lines.append).figures for _ in range(2))
+
+    assert first == second
+    assert (first.rows, first.loss_rows) == (2 * 6, rows)
+    more = rows > 2 * 6
+    assert len(loaded) == 1 + more  # and not once more for the second
+    assert sum("too near 0 to tell" in line for line in lines) == 2 * more
+    assert whole.convert(prepared, "int8", silent, loss=0.0).figures.loss_rows == 2 * 12
 
 
 def test_nothing_is_computed_for_a_place_that_may_not_be_written(run: Run, bundle: Bundle) -> None:

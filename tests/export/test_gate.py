@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qe_edge.bundle import PRECISIONS
 from qe_edge.errors import GateError
 from qe_edge.scoring.graph import KeyValueShape
-from qe_edge_export.gate import BOUNDS, REMEDIES, Bounds, Figures, enforce, gate_record, measure
+from qe_edge_export.gate import BOUNDS, REMEDIES, Bounds, Figures, enforce, gate_record, in_doubt, measure, settle
 from qe_edge_export.samples import CalibrationRows
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.data import Example
@@ -108,6 +108,8 @@ GOOD = Figures(
     spearman_with_trained=1.0,
     spearman_trained=0.5,
     spearman_exported=0.5,
+    loss_rows=100,
+    loss_error=0.001,
 )
 
 
@@ -123,11 +125,11 @@ GOOD = Figures(
         ("int8", {"movement_shuffled": 0.02}, r"int8: largest movement of a score between batches is 0\.02, at most"),
         ("int8", {"spearman_with_trained": 0.979}, r"is 0\.979, at least 0\.98"),
         ("int4", {"spearman_with_trained": 0.899}, r"is 0\.899, at least 0\.9 "),
-        ("int4", {"spearman_exported": 0.489}, r"loss of Spearman correlation with human scores is 0\.011, at most"),
+        ("int4", {"spearman_exported": 0.489}, r"on 100 rows \(standard error 0\.001\) is 0\.011, at most"),
         ("w8a8", {"movement_alone": 0.02}, r"w8a8: largest movement of a score between batches is 0\.02, at most"),
         ("w8a8", {"movement_shuffled": float("nan")}, r"largest movement of a score between batches is nan"),
         ("w8a8", {"movement_batch_size": 0.02}, r"largest movement of a score between batches"),
-        ("w8a8", {"spearman_exported": 0.489}, r"loss of Spearman correlation with human scores is 0\.011, at most"),
+        ("w8a8", {"spearman_exported": 0.489}, r"on 100 rows \(standard error 0\.001\) is 0\.011, at most"),
         ("w8a8", {"spearman_with_trained": 0.949}, r"is 0\.949, at least 0\.95"),
         ("w8a8", {"spearman_with_trained": float("nan")}, r"is nan, at least 0\.95"),
     ],
@@ -140,6 +142,67 @@ def test_every_figure_beyond_its_bound_stops_the_export(precision: str, change: 
 
     assert caught.value.exit_code == 8
     assert "nothing was written" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "doubt"),
+    [
+        (0.0, 0.004, False),
+        (0.0, 0.0051, True),
+        (0.009, 0.0004, False),
+        (0.009, 0.0006, True),
+        (0.03, 0.009, False),  # surely too much
+        (0.03, 0.011, True),
+        (0.0, float("nan"), True),
+        (float("nan"), 0.001, True),
+    ],
+)
+def test_a_loss_within_two_standard_errors_of_its_bound_is_in_doubt(loss: float, error: float, doubt: bool) -> None:
+    figures = replace(GOOD, spearman_exported=0.5 - loss, loss_error=error)
+
+    assert in_doubt(figures, [0.01]) == doubt
+    assert in_doubt(figures, [0.5, 0.01]) == doubt
+    assert not in_doubt(figures, [])
+
+
+def many(count: int, seed: int = 0) -> tuple[EncodedSet, NDArray[np.float64]]:
+    """`count` rows of each of two pairs, and scores of a trained model that agree with people somewhat."""
+    random = np.random.default_rng(seed)
+    names = {"et-en": ("Estonian", "English"), "ne-en": ("Nepali", "English")}
+    bodies = random.integers(0, 1000, (2 * count, 1)).tolist()
+    human = [body[0] + random.normal(0, 300) for body in bodies]
+    examples = [
+        Example(pair, names[pair], ("s", "t"), human[i * count + row])
+        for i, pair in enumerate(names)
+        for row in range(count)
+    ]
+    data = EncodedSet(examples, bodies, {names["et-en"]: [10], names["ne-en"]: [20]})
+    return data, np.array([body[0] for body in bodies]) + random.normal(0, 50, 2 * count)
+
+
+@pytest.mark.parametrize("count", [100, 300])
+def test_the_standard_error_is_how_much_the_loss_differs_between_samples_of_rows(count: int) -> None:
+    samples = [
+        measure(SumGraph(), CalibrationRows.of(data, SHAPE), data, trained)  # type: ignore[arg-type]
+        for data, trained in (many(count, seed) for seed in range(60))
+    ]
+
+    assert {figures.loss_rows for figures in samples} == {2 * count}
+    spread = np.std([figures.loss for figures in samples])
+    assert np.mean([figures.loss_error for figures in samples]) == pytest.approx(spread, rel=0.3)
+
+
+def test_more_rows_settle_the_loss_and_nothing_else() -> None:
+    data, trained = many(60)
+    before = measured(SumGraph(), SCORES)
+
+    after = settle(before, SumGraph(), CalibrationRows.of(data, SHAPE), data, trained)  # type: ignore[arg-type]
+
+    alone = measure(SumGraph(), CalibrationRows.of(data, SHAPE), data, trained)  # type: ignore[arg-type]
+    loss = {name: getattr(alone, name) for name in ("spearman_trained", "spearman_exported", "loss_rows", "loss_error")}
+    assert after == replace(before, **loss)
+    assert after.rows == 8
+    assert after.loss_rows == 120
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.08, 1e6])
@@ -170,7 +233,17 @@ def test_a_better_order_of_the_rows_is_no_loss() -> None:
 def test_the_record_holds_figures_to_four_decimals_and_bounds() -> None:
     record = gate_record(replace(GOOD, max_difference=0.01234567), Bounds(None, None, 0.01, 0.95, 0.01))
 
-    assert record["rows"] == 100
+    assert record["rows"] == record["loss_rows"] == 100
     assert record["max_difference"] == 0.0123
     assert record["bounds"]["max_difference"] is None
     assert record["bounds"]["spearman_with_trained"] == 0.95
+
+
+def test_an_error_that_is_not_defined_is_null_in_the_record() -> None:
+    data, trained = many(60)
+
+    figures = measure(SumGraph(), CalibrationRows.of(data, SHAPE), data, 0 * trained)  # type: ignore[arg-type]
+
+    assert np.isnan(figures.loss_error)
+    assert in_doubt(figures, [0.01])
+    assert gate_record(figures, BOUNDS["w8a8"])["loss_error"] is None

@@ -16,7 +16,7 @@ from qe_edge_export.samples import CalibrationRows, PairRows, SampleSizes, load_
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.run import Run
 
-SIZES = SampleSizes(calibration=3, refit=7, gate=4)
+SIZES = SampleSizes(calibration=3, refit=7, gate=4, doubt=9)
 
 
 def texts(data: EncodedSet) -> list[tuple[str, str]]:
@@ -26,11 +26,12 @@ def texts(data: EncodedSet) -> list[tuple[str, str]]:
 def test_the_purposes_take_their_rows_of_every_pair(tiny_run: Callable[[str], Run], tables: Path) -> None:
     samples = load_samples(tiny_run("none"), tables, SIZES)
 
-    for data, count in ((samples.calibration, 3), (samples.refit, 7), (samples.gate, 4)):
+    for data, count in ((samples.calibration, 3), (samples.refit, 7), (samples.gate, 4), (samples.doubt, 9)):
         assert [pair for pair, _ in texts(data)] == ["et-en"] * count + ["ne-en"] * count
         assert len(set(texts(data))) == 2 * count
     assert all(source.startswith("source train") for _, source in texts(samples.calibration) + texts(samples.refit))
-    assert all(source.startswith("source dev") for _, source in texts(samples.gate))
+    assert all(source.startswith("source dev") for _, source in texts(samples.doubt))
+    assert set(texts(samples.gate)) < set(texts(samples.doubt))
 
 
 def test_the_same_run_gives_the_same_rows(tiny_run: Callable[[str], Run], tables: Path) -> None:
@@ -133,5 +134,5 @@ def test_values_inside_a_graph_can_be_read_with_their_padding_masked() -> None:
 
 def test_runs_of_few_pairs_take_more_rows_of_each() -> None:
     assert SampleSizes.spread(7) == SampleSizes.spread(12) == SampleSizes()
-    assert SampleSizes.spread(1) == SampleSizes(calibration=84, refit=1050, gate=700)
-    assert SampleSizes.spread(2) == SampleSizes(calibration=42, refit=525, gate=350)
+    assert SampleSizes.spread(1) == SampleSizes(calibration=84, refit=1050, gate=700, doubt=2800)
+    assert SampleSizes.spread(2) == SampleSizes(calibration=42, refit=525, gate=350, doubt=1400)

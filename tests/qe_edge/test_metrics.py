@@ -22,6 +22,7 @@ from qe_edge.metrics import (
     bootstrap_draws,
     bootstrap_interval,
     interval,
+    jackknife_error,
     kendall,
     macro_spearman,
     mae,
@@ -129,6 +130,27 @@ def test_the_macro_mean_weighs_pairs_equally() -> None:
     pairs = {"a": Agreement(1000, 0.2, 0, 0), "b": Agreement(10, 0.6, 0, 0)}
 
     assert macro_spearman(pairs) == pytest.approx(0.4)
+
+
+def test_the_jackknife_leaves_out_each_row_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    human = random.normal(size=23)
+    first, second = human + random.normal(size=23), human + random.normal(size=23)
+    differences = []
+    for row in range(23):
+        a, b, h = (np.delete(column, row) for column in (first, second, human))
+        differences.append(spearman(a, h) - spearman(b, h))
+    error = math.sqrt(22 / 23 * sum((each - np.mean(differences)) ** 2 for each in differences))
+
+    assert jackknife_error(first, second, human) == pytest.approx(error)
+    monkeypatch.setattr(metrics, "CELLS", 60)  # a few rows at once
+    assert jackknife_error(first, second, human) == pytest.approx(error)
+
+
+def test_the_jackknife_knows_nothing_of_two_rows_or_a_constant_column() -> None:
+    assert jackknife_error([1, 2, 3, 4], [10, 20, 30, 40], [1, 3, 2, 4]) == 0
+    assert math.isnan(jackknife_error([1, 2], [1, 2], [1, 2]))
+    assert math.isnan(jackknife_error([1, 2, 3], [5, 5, 5], [1, 2, 3]))
 
 
 def test_the_bootstrap_interval_holds_the_figure_and_narrows_with_rows() -> None:

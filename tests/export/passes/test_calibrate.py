@@ -85,3 +85,7 @@ def test_the_peak_of_every_real_token(model: ir.Model) -> None:
     np.testing.assert_array_equal(found["y"], [9, 2, 9, 2])
     with pytest.raises(ValueError, match="no calibration rows"):
         token_peaks(model, FixedRows([]), ["x"])
+
+
+def test_no_activations_have_no_peaks(model: ir.Model) -> None:
+    assert token_peaks(model, FixedRows([]), []) == {}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every figure of docs/performance.md, on an idle machine: bash benchmarks/performance.sh MLQE_PE OUT
-# Peers are compared if benchmarks/peers/prepare.sh has been run.
+# Peers are compared if benchmarks/peers/prepare.sh has been run. One that fails is named, the others are drawn, and the
+# script ends with an error.
 set -euo pipefail
 file=$1/test20.eten.df.short.tsv out=$2
 export PATH="$PWD/.venv/bin:$PATH"
@@ -13,8 +14,10 @@ python benchmarks/whole_command.py "$file" --lp et-en --json "$out/whole_command
 if [ -d .cache/peers/torch ]; then
   python -m benchmarks.peers.compare --only 'torch bf16-uncut-sorted' 'qe-edge command' 'qe-edge scorer' \
     -o "$out/peers-1000.json" | tee "$out/peers-1000.md"
-  python -m benchmarks.peers.compare --rows 300 --rounds 1 -o "$out/peers.json" | tee "$out/peers.md"
+  failed=0
+  python -m benchmarks.peers.compare --rows 300 --rounds 1 -o "$out/peers.json" | tee "$out/peers.md" || failed=$?
   python -m benchmarks.peers.figure "$out/peers.json" -o "$out/peers"
+  exit "$failed"
 else
   echo "no peers: run benchmarks/peers/prepare.sh $1 first" >&2
 fi

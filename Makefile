@@ -19,11 +19,12 @@ SETS ?= data
 # Inputs that each target of `make fuzz` tries
 RUNS ?= 20000
 BASE := .cache/smollm2-135m-instruct
+GEMMA := .cache/gemma-3-270m
 RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint test-slow test-gpu fuzz format wheel bench peers base bundle card methods clean
+.PHONY: help demo test lint test-slow test-gpu fuzz format wheel bench peers base gemma bundle card methods clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -64,7 +65,10 @@ peers: base  ## what `make bench` compares with: environments and models of peer
 	bash benchmarks/peers/prepare.sh $(DATA)
 
 base: $(DEV_READY)  ## fetch the weights of SmolLM2-135M-Instruct
-	$(PYTHON) recipes/fetch_smollm2.py $(BASE)
+	$(PYTHON) recipes/fetch_base.py smollm2 $(BASE)
+
+gemma: $(DEV_READY)  ## fetch the weights of Gemma-3-270m (Gemma Terms of Use), which docs/methods.md measures
+	$(PYTHON) recipes/fetch_base.py gemma3 $(GEMMA)
 
 bundle: base  ## train and export the embedded bundle again (one to two hours on two cores; continues if interrupted)
 	test -f $(RUN)/run.json || $(DEV)/bin/qe-edge train recipes/embedded.toml -o $(RUN) --data $(DATA)
@@ -73,7 +77,7 @@ bundle: base  ## train and export the embedded bundle again (one to two hours on
 card: base  ## test figures of the trained model and of the bundle, for the model card
 	$(PYTHON) benchmarks/model_card.py --run $(RUN) --data $(DATA) -o docs/model-card-figures
 
-methods: base  ## the experiments of docs/methods.md (hours; continues if interrupted): make methods SETS=FOLDER
+methods: base gemma  ## the experiments of docs/methods.md (hours; continues if interrupted): make methods SETS=FOLDER
 	bash recipes/methods/run.sh $(SETS) runs
 
 clean:  ## remove environments, builds and tool caches (weights in .cache and runs stay)

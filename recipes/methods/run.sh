@@ -14,6 +14,13 @@ for name in strategies joint allocation beta grid upper; do
   qe-edge sweep $here/$name.toml -o "$out/$name" --data "$sets"
 done
 
+# which layer of a multilingual decoder: frozen, and trained
+mkdir -p "$out/layers"
+sed '/^\[sweep/,$d' $here/layers.toml >"$out/layers/probe.toml"
+test -f "$out/layers/probe/probe.json" ||
+  qe-edge probe "$out/layers/probe.toml" -o "$out/layers/probe" --data "$sets" --rows 200 --dev-rows 200
+qe-edge sweep $here/layers.toml -o "$out/layers/sweep" --data "$sets"
+
 for name in align align-four; do
   test -f "$out/$name/run.json" || qe-edge align $here/$name.toml -o "$out/$name" --data "$sets"
 done
@@ -55,6 +62,11 @@ figures=docs/methods
 mkdir -p $figures
 cp "$out/probe/probe.csv" "$out/probe/probe.svg" "$out/probe/directions.svg" $figures/
 cp "$out/allocate/allocation.csv" $figures/allocate.csv
+cp "$out/layers/probe/probe.csv" $figures/layers-probe.csv
+cp "$out/layers/probe/probe.svg" $figures/layers-probe.svg
+cp "$out/layers/sweep/results.csv" $figures/layers-runs.csv
+cp "$out/layers/sweep/summary.csv" $figures/layers.csv
+cp "$out/layers/sweep/summary.svg" $figures/layers.svg
 cp "$out/strategies/retrieval.txt" $figures/strategies-retrieval.txt
 cp "$out/joint/retrieval.txt" $figures/joint-retrieval.txt
 for name in strategies joint allocation beta grid; do

@@ -66,16 +66,18 @@ def most_frequent(texts: Iterable[Sequence[int]], count: int = FREQUENT) -> list
 def _gather(graph: ir.Graph, tape: Tape, table: Floats, rows: ir.Value, bits: int) -> ir.Value:
     """Nodes that read `rows` [..] from a table stored in `bits`: float32 [.., H]."""
     blocks = quantise_blocks(table, bits)
-    steps = add_constant(graph, f"embedding.int{bits}.steps", blocks.steps)
     inputs = [
         add_constant(graph, f"embedding.int{bits}", _stored(blocks.integers, bits)),
         rows,
-        tape.op("Cast", [steps], {"to": ir.DataType.FLOAT}),  # once, when the graph is loaded
+        add_constant(
+            graph, f"embedding.int{bits}.steps", blocks.steps
+        ),  # no Cast of them: OpenVINO wants constants
     ]
     if bits == 4:  # in 8 bits the zero point is always 128, the operator's default
         inputs.append(add_constant(graph, f"embedding.int{bits}.zeros", _stored(blocks.zeros, bits)))
     attributes = {"block_size": BLOCK, "quantize_axis": 1, "gather_axis": 0, "bits": bits}
-    return tape.op("GatherBlockQuantized", inputs, attributes, domain="com.microsoft")
+    found = tape.op("GatherBlockQuantized", inputs, attributes, domain="com.microsoft")
+    return tape.op("Cast", [found], {"to": ir.DataType.FLOAT})
 
 
 def _gather_from_two(graph: ir.Graph, tape: Tape, table: Floats, tokens: ir.Value, kept: NDArray[np.bool_]) -> ir.Value:

@@ -42,7 +42,7 @@ def test_the_runtime_reads_what_was_stored(
     found = run(model, cases[0], [name])[name]
     assert found.dtype == np.float32
     expected = quantise_blocks(table, bits).floats()[tokens]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)  # the operator multiplies in float16
     assert np.linalg.norm(found - table[tokens]) / np.linalg.norm(table[tokens]) < bound
 
 
@@ -67,7 +67,10 @@ def test_frequent_tokens_keep_8_bits_and_the_others_have_4(decoder: Decoders, ru
     expected[frequent] = quantise_blocks(table[frequent], 8).floats()
     for tokens in (np.arange(40).reshape(2, 20), np.array([frequent]), np.array([[1, 2], [3, 4]])):
         feeds = {**cases[0], "tokens": tokens, "last": np.ones(len(tokens), np.int64)}
-        np.testing.assert_array_equal(run(model, feeds, [name])[name], expected[tokens])
+        np.testing.assert_allclose(run(model, feeds, [name])[name], expected[tokens], rtol=1e-3)
+    # of a step that is not a constant OpenVINO takes nothing (docs/edge.md)
+    gathers = [node for node in model.graph if node.op_type == "GatherBlockQuantized"]
+    assert [constant(gather.inputs[2]) is not None for gather in gathers] == [True, True]
 
 
 def test_the_most_frequent_ids_come_first_and_ties_by_id() -> None:

@@ -59,7 +59,7 @@ class BundleSpec:
     data: list[str]
     """names of the training data"""
     strategy: str
-    """ALOPE strategy: single"""
+    """how taps are read: single, dynamic or multi (docs/training.md)"""
     taps: list[int]
     """k of every TL-k tap read"""
     blocks_kept: int
@@ -158,13 +158,15 @@ def verify_bundle(folder: Path) -> tuple[Bundle, list[Check]]:
         return _verify(folder)
     except OSError as error:
         place = error.filename or folder
-        raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions and the disk") from None
+        raise BundleError(
+            f"{place}: cannot be read ({error.strerror}); check its permissions, its name and the disk"
+        ) from None
 
 
 def _verify(folder: Path) -> tuple[Bundle, list[Check]]:
     spec_path = folder / SPEC_FILE
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no such bundle folder; give --model the folder that holds {SPEC_FILE}")
+        raise BundleError(f"{folder}: no such bundle folder; give the folder that holds {SPEC_FILE}")
     if not spec_path.exists() and not spec_path.is_symlink():
         raise BundleError(f"{spec_path}: missing; {folder} is not a bundle, {REBUILD}")
     raw = read_bounded(spec_path, RECORD_BYTES)

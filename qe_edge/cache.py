@@ -53,7 +53,7 @@ class ScoreCache:
         self._path = path
         self._scorer = scorer
         with _reported(path):
-            self._database = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self._database = _connected(path)
             try:
                 # one transaction: a second process sees all of a new cache or nothing of it
                 self._database.execute("begin immediate")
@@ -96,7 +96,7 @@ def cache_info(path: Path) -> CacheInfo:
     """What a cache file holds. Raises OutputError as `ScoreCache`, and when there is none."""
     with _existing(path) as database:
         counts = dict(database.execute("select scorer, count(*) from scores group by scorer order by scorer"))
-    return CacheInfo(counts, path.stat().st_size)
+        return CacheInfo(counts, path.stat().st_size)
 
 
 def clear_cache(path: Path) -> int:
@@ -109,11 +109,17 @@ def clear_cache(path: Path) -> int:
 
 @contextmanager
 def _existing(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise OutputError(f"{path}: no such score cache; score with --cache to make one")
-    with _reported(path), closing(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)) as database:
-        _check(database, path)
-        yield database
+    with _reported(path):
+        if not path.is_file():
+            raise OutputError(f"{path}: no such score cache; score with --cache to make one")
+        with closing(_connected(path)) as database:
+            _check(database, path)
+            yield database
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """The database in a file. To SQLite the name `:memory:` alone is no file; as an absolute path every name is one."""
+    return sqlite3.connect(path.absolute(), timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
@@ -126,7 +132,8 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
 def _reported(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(
-            f"{path}: cannot be used as a score cache ({error}); check the file, or give another"
+            f"{path}: cannot be used as a score cache ({reason}); check the file, or give another"
         ) from None

@@ -11,7 +11,7 @@ import typer
 from qe_edge import __version__
 from qe_edge.commands.bench import bench
 from qe_edge.commands.cache import cache
-from qe_edge.commands.ending import ended_in_order, occupy_closed_streams
+from qe_edge.commands.ending import ended_in_order, occupy_closed_streams, output_reported
 from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
@@ -58,10 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     occupy_closed_streams()
     try:
-        with ended_in_order():
+        with output_reported(), ended_in_order():
             build()(arguments, prog_name="qe-edge")
     except QeEdgeError as error:
-        print(f"qe-edge: error: {error}", file=sys.stderr)
+        print(f"qe-edge: error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except SystemExit as done:
         # How typer ends every run; an interrupt is among them, and it says nothing itself.
@@ -69,6 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
             print("qe-edge: interrupted", file=sys.stderr)
         return done.code if isinstance(done.code, int) else 0
     return 0
+
+
+def _one_line(text: str) -> str:
+    """With what a terminal would obey, or a line would break at, escaped: names of files may hold anything."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _print_version(wanted: bool) -> None:

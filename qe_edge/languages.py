@@ -27,9 +27,12 @@ HOW_TO_WRITE = "use an ISO 639 code such as et or est, or an English name such a
 LONGEST = 200
 """Characters; longer texts are refused unread. The longest English name of a language has 56."""
 
+LIKENESS = 0.75
+"""of a name that is suggested for an unknown one, from 0 to 1 (difflib)"""
+
 
 def _remembered(function: Callable[[str], T]) -> Callable[[str], T]:
-    """Keep a function's recent answers and refusals: looking for the names nearest to an unknown one takes long."""
+    """Keep a function's recent answers and refusals: looking for the names nearest to an unknown one takes time."""
 
     @lru_cache(maxsize=4096)
     def answer(text: str) -> tuple[T | None, str]:
@@ -59,7 +62,7 @@ def resolve(text: str) -> str:
     Raises InputError with the value and the nearest names.
     """
     wanted = text.strip()
-    code = _code_of_tag(wanted) or _code_of_name(wanted)
+    code = _code(wanted)
     if code is None:
         raise InputError(f"unknown language {text!r}; {_nearest(wanted)}{HOW_TO_WRITE}")
     return code
@@ -83,7 +86,8 @@ def parse_pair(text: str) -> tuple[str, str]:
         parts = DASHES.split(parts[0])
     if len(parts) == 2:
         return resolve(parts[0]), resolve(parts[1])
-    pairs = {pair for cut in _cuts(text.strip()) if (pair := _resolved(cut)) is not None}
+    codes = [(_code(source.strip()), _code(target.strip())) for source, target in _cuts(text.strip())]
+    pairs = {(source, target) for source, target in codes if source is not None and target is not None}
     if len(pairs) == 1:
         return pairs.pop()
     raise InputError(f"{text!r} does not name one language pair; write it as et-en, or with a region as en:pt-BR")
@@ -106,12 +110,9 @@ def _holds_two_languages(part: str) -> bool:
     return any(len(tag) <= 3 and not tag.isupper() and _code_of_tag(tag) is not None for tag in rest)
 
 
-def _resolved(cut: tuple[str, str]) -> tuple[str, str] | None:
-    try:
-        return resolve(cut[0]), resolve(cut[1])
-    except InputError:
-        # One of several candidate cuts; the caller raises when none is left.
-        return None
+def _code(text: str) -> str | None:
+    """The code of a language by a tag or a name, or None."""
+    return _code_of_tag(text) or _code_of_name(text)
 
 
 def _code_of_tag(text: str) -> str | None:
@@ -158,6 +159,40 @@ def _name_key(name: str) -> str:
     return name.casefold().replace("-", " ").translate(_IGNORED).strip()
 
 
+@cache
+def _names_by_length() -> dict[int, list[tuple[int, str]]]:
+    """The English names by length, each with its letters."""
+    names: dict[int, list[tuple[int, str]]] = {}
+    for name in _english_names():
+        names.setdefault(len(name), []).append((_letters(name), name))
+    return names
+
+
+def _letters(text: str) -> int:
+    """Which letters a text has, as bits of a number; two letters may share one."""
+    bits = 0
+    for letter in text:
+        bits |= 1 << ord(letter) % 64
+    return bits
+
+
 def _nearest(text: str) -> str:
-    close = difflib.get_close_matches(text.casefold(), _english_names(), n=2, cutoff=0.75)
+    """The names most like a text, as a question, or nothing.
+
+    Comparing takes long, so names are left out that cannot be as like it as asked: likeness is twice the number of
+    letters in common, of those of both, and no letter that only one of the two has is in common.
+    """
+    folded = text.casefold()
+    letters = _letters(folded)
+    candidates = []
+    for length, names in _names_by_length().items():
+        needed = LIKENESS * (len(folded) + length) / 2
+        if needed <= min(len(folded), length):
+            mine, theirs = len(folded) - needed, length - needed  # so many letters may be missing in the other
+            candidates += [
+                name
+                for bits, name in names
+                if (letters & ~bits).bit_count() <= mine and (bits & ~letters).bit_count() <= theirs
+            ]
+    close = difflib.get_close_matches(folded, candidates, n=2, cutoff=LIKENESS)
     return f"did you mean {' or '.join(name.title() for name in close)}? " if close else ""

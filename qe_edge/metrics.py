@@ -20,6 +20,8 @@ Measure = Callable[[FloatArray, FloatArray], FloatArray]
 
 CONFIDENCE = 95
 """per cent of the resamples that an interval holds"""
+ROUNDING = 1e-12
+"""values that differ by no larger part of themselves are taken for equal where a column is looked at as a whole"""
 CELLS = 1 << 18
 """numbers measured at once, which bounds the memory; what is drawn does not depend on it"""
 
@@ -139,6 +141,11 @@ def bootstrap_draws(
     return np.asarray(result.bootstrap_distribution)
 
 
+def constant(values: FloatArray) -> NDArray[np.bool_]:
+    """Whether values are the same over the last axis, for all that can be told: their differences may be rounding."""
+    return np.asarray(np.isclose(values.min(axis=-1), values.max(axis=-1), rtol=ROUNDING, atol=0))
+
+
 def interval(draws: FloatArray) -> tuple[float, float] | None:
     """95 % percentile interval of a measure's values on resamples [B]; None when it is defined (not nan) on none."""
     defined = draws[~np.isnan(draws)]
@@ -157,7 +164,7 @@ def _pearson(x: FloatArray, y: FloatArray) -> FloatArray:
 def _spearman(x: FloatArray, y: FloatArray) -> FloatArray:
     from scipy.stats import rankdata
 
-    return _pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
+    return np.where(_defined(x, y), _pearson(rankdata(x, axis=-1), rankdata(y, axis=-1)), np.nan)
 
 
 def _kendall(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -185,11 +192,16 @@ CORRELATIONS = ("spearman", "pearson", "kendall")
 def _correlation(correlate: Callable[..., Any], x: FloatArray, y: FloatArray) -> FloatArray:
     """A correlation of scipy.stats over the last axis; nan, unwarned, where a column is constant or holds a nan."""
     x, y = np.broadcast_arrays(x, y)
-    defined = (x.min(axis=-1) < x.max(axis=-1)) & (y.min(axis=-1) < y.max(axis=-1))  # no nan is less than another
+    defined = _defined(x, y)
     result = np.full(x.shape[:-1], np.nan)
     if defined.any():
         result[defined] = correlate(x[defined], y[defined], axis=-1).statistic
     return result
+
+
+def _defined(x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
+    """Whether neither column is constant or holds a nan."""
+    return ~(constant(x) | constant(y) | np.isnan(x).any(axis=-1) | np.isnan(y).any(axis=-1))
 
 
 def _columns(predicted: ArrayLike, human: ArrayLike) -> tuple[FloatArray, FloatArray]:

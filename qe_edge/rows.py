@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from reprlib import repr as shortened
 from typing import Self
+
+from qe_edge.errors import UsageError
 
 HELD_CHARACTERS = 1 << 22
 """Characters with which rows that are held at once are enough, however few they are: rows of megabytes would fill the
@@ -71,6 +75,17 @@ class Row:
     def pair(self) -> str:
         """Both languages as they are written, e.g. "et-en"."""
         return f"{self.source_language}-{self.target_language}"
+
+
+def checked(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows as they are. Raises UsageError with the number of one, from 1, that holds anything but strings."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.texts, tuple | list):
+            raise UsageError(f"row {number}: texts must be a tuple of strings, not {shortened(row.texts)}")
+        for value in (*row.texts, row.source_language, row.target_language):
+            if not isinstance(value, str):
+                raise UsageError(f"row {number}: texts and languages must be strings, not {shortened(value)}")
+        yield row
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ import typer
 from qe_edge.bundle import EMBEDDED_BUNDLE, open_bundle
 from qe_edge.commands.extras import require
 from qe_edge.errors import UsageError
+from qe_edge.table.formats import open_any
 from qe_edge.table.items import Input
-from qe_edge.table.table import open_table
+from qe_edge.table.paths import is_special
 from qe_edge.table.text import STDIN
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ EMBEDDED = "embedded"
 
 def bench(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or the word embedded.")],
-    file: Annotated[str, typer.Argument(metavar="FILE.tsv", help="Table with the columns that the bundle reads.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Table, as for qe-edge score, in a file.")],
     lp: Annotated[str | None, typer.Option(metavar="PAIR", help="Languages of all rows, as in qe-edge score.")] = None,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows taken from the start of the table.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that the rows are scored.")] = 3,
@@ -49,14 +50,14 @@ def bench(
     from qe_edge.bench.tune import tune
     from qe_edge.scoring.tuning import save_tuning
 
-    if file == STDIN:
-        raise UsageError("bench reads its rows several times; give it a file, not standard input")
+    if file == STDIN or is_special(file):
+        raise UsageError(f"{file}: bench reads its rows several times; give it a file, not standard input or a pipe")
     folder = EMBEDDED_BUNDLE if bundle == EMBEDDED else Path(bundle)
     prompt = open_bundle(folder).prompt
 
     @contextmanager
     def table() -> Iterator[Input]:
-        with open_table(file, prompt=prompt, lp=lp) as source:
+        with open_any(file, prompt=prompt, lp=lp, quoting="auto", fields=None) as source:
             yield replace(source, items=islice(source.items, rows))
 
     if tuned:

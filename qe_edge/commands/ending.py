@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -9,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
-from qe_edge.errors import OutOfMemoryError
+from qe_edge.errors import OutOfMemoryError, OutputError
 
 STOPPING = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
 """signals that end a command as Ctrl-C does, where the system has them, and what is said then"""
@@ -92,4 +93,67 @@ def occupy_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
+
+
+@contextmanager
+def output_reported() -> Iterator[None]:
+    """Let whatever prints to standard output in the block end in an OutputError where that cannot be written.
+
+    A reader that leaves early stays a BrokenPipeError. What a file name holds that is no text comes out escaped, as on
+    standard error.
+    """
+    before = sys.stdout
+    reported = _Closed() if before is None else _Reported(before)
+    sys.stdout = cast(TextIO, reported)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        if isinstance(reported, _Reported) and reported.failed:  # what is still buffered must not fail at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), before.fileno())
+
+
+class _Reported:
+    """Standard output that says why it cannot be written; else it is the stream that it stands for."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"  # none where text is kept as it is
+        with self._told():
+            return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failed = True
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise OutputError(
+                f"stdout: cannot be written ({error.strerror}); free some space there, or send it elsewhere"
+            ) from None
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that is closed: no fault until somebody needs it."""
+
+    encoding, errors = "utf-8", "strict"
+
+    def write(self, _: str) -> NoReturn:
+        raise OutputError("stdout: is closed; open it")
+
+    @property
+    def buffer(self) -> BinaryIO:
+        raise OutputError("stdout: is closed; open it, or give -o FILE")

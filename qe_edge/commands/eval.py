@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from qe_edge.commands.extras import require
 from qe_edge.errors import UsageError
 from qe_edge.table.columns import SCORE_COLUMN
+from qe_edge.table.paths import mode
 from qe_edge.table.quoting import Quoting
 
 
@@ -88,6 +90,10 @@ def _check(files: list[str], gold: str, scores: list[str], by: str | None, pool:
         twice = [name for at, name in enumerate(names) if name in names[:at]]
         if twice:
             raise UsageError(f"{what}{twice[0]}: given twice; leave one out")
+    for at, file in enumerate(files):
+        for other in files[:at]:
+            if mode(file) and mode(other) and Path(file).samefile(other):
+                raise UsageError(f"{file}: is the same file as {other}; leave one out")
     if gold in scores:
         raise UsageError(f"--score {gold}: is the column of --gold; name a column with predicted scores")
     if by is not None and pool:

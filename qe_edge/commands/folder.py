@@ -87,9 +87,10 @@ class FolderRun:
             self.target.mkdir(exist_ok=True)
             if self.restart:
                 forget_all(shards)
+            check_all(shards, signature, asdict(self.options))
         except OSError as error:
-            raise OutputError(f"{self.target}: cannot be written ({error.strerror}); check the folder") from None
-        check_all(shards, signature, asdict(self.options))
+            place = error.filename or self.target
+            raise OutputError(f"{place}: cannot be written ({error.strerror}); check the folder") from None
         if not self.quiet:
             _say(signature)
 

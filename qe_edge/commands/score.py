@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from qe_edge.table.items import Input
 from qe_edge.table.journal import Identity
 from qe_edge.table.output import open_output
 from qe_edge.table.parallel import open_parallel
+from qe_edge.table.paths import is_file, is_folder
 from qe_edge.table.report import Report
 from qe_edge.table.stream import OnTruncate, score_input
 from qe_edge.table.text import STDIN
@@ -110,15 +112,22 @@ def score(
 
     Exit code 0: all rows could be read and scored; 4: some could not and are marked invalid; others: docs/scoring.md.
     """
+    _check_names({"FILE": file, "-o": output, "--sources": sources, "--translations": translations}, cache)
+    if restart and output in (None, STDIN):
+        raise UsageError(
+            "--restart is for an output that an interrupted run left unfinished; add -o OUT, or leave it out"
+        )
     loading = Loading(device, threads, cache, read_limit(gpu_mem_limit, device))
     if engine is not Engine.RAY and (workers is not None or address is not None):
         raise UsageError("--workers and --address are for --engine ray; add it, or leave them out")
-    if file is not None and output is not None and Path(file).is_dir():
+    if file is not None and is_folder(file):
+        if output in (None, STDIN):
+            raise InputError(f"{file}: is a directory; give -o FOLDER as well, where its tables are to be written")
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
         run = FolderRun(
             Path(file),
-            Path(output),
+            Path(output or ""),
             model or EMBEDDED_BUNDLE,
             Options(lp, quoting, fields, on_truncate),
             restart,
@@ -139,7 +148,7 @@ def score(
         if file is not None:
             check_output(file, output)
         bundle = open_bundle(model or EMBEDDED_BUNDLE)
-        begun = file_facts([path for path in inputs if Path(path).is_file()])
+        begun = file_facts([path for path in inputs if is_file(path)])
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
         resumable = len(begun) == len(inputs)  # what is read from a pipe cannot be read again
         target = opened.enter_context(
@@ -163,6 +172,16 @@ def score(
     report.finish(tally)
     if tally[Status.INVALID]:
         raise typer.Exit(EXIT_INVALID_ROWS)
+
+
+def _check_names(names: dict[str, str | None], cache: Path | None) -> None:
+    """Refuse names that are empty, as those of a shell's variable that is not set, and a cache that is the output."""
+    for option, name in names.items():
+        if name is not None and not name.strip():
+            raise UsageError(f"{option} is empty; give the name of a file")
+    output = names["-o"]
+    if cache is not None and output is not None and os.path.realpath(cache) == os.path.realpath(output):
+        raise UsageError(f"--cache and -o are both {output}; give the cache another name")
 
 
 def _open(

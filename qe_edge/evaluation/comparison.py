@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qe_edge.errors import InputError
 from qe_edge.evaluation.grouping import Grouping
 from qe_edge.evaluation.reading import ScoreTable
-from qe_edge.metrics import MEASURES, FloatArray, bootstrap_draws, interval
+from qe_edge.metrics import MEASURES, FloatArray, bootstrap_draws, constant, interval
 
 LEAST_ROWS = 3
 """rows a group must have; two rows always have a correlation of -1, 1 or none"""
@@ -55,7 +55,7 @@ class Group:
     tied: dict[str, float]
     """share of the rows compared that have their value in common with another row, by column"""
     constant: list[str]
-    """columns with one and the same value in all rows compared"""
+    """columns with one and the same value in all rows compared (`qe_edge.metrics.constant`)"""
     scores: dict[str, Figures]
     """by score column; empty when there are fewer than LEAST_ROWS rows"""
 
@@ -142,7 +142,7 @@ def _measure(name: str, columns: Mapping[str, FloatArray], samples: int, seed: i
         rows=rows,
         without={column: int(absent.sum()) for column, absent in missing.items()},
         tied={column: _tied(values) for column, values in compared.items()},
-        constant=[column for column, values in compared.items() if rows and np.ptp(values) == 0],
+        constant=[column for column, values in compared.items() if rows and constant(values)],
         scores={}
         if draws is None
         else {
@@ -156,7 +156,7 @@ def _measure(name: str, columns: Mapping[str, FloatArray], samples: int, seed: i
 def _draws(name: str, columns: Mapping[str, FloatArray], samples: int, seed: int) -> _Draws:
     gold, *scores = columns.values()
     predicted = np.stack(scores)  # [S, n]
-    generator = np.random.default_rng([seed, *name.encode()])
+    generator = np.random.default_rng([seed, *name.encode("utf-8", "surrogateescape")])  # it may be a file's
     return _Draws(
         values=np.stack([measure(predicted, gold) for measure in MEASURES.values()], axis=1),
         resampled=bootstrap_draws(predicted, gold, list(MEASURES), samples, generator),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from reprlib import repr as shortened
 
 import numpy as np
 
-from qe_edge.errors import InputError
+from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
+from qe_edge.table.columns import listed
+from qe_edge.table.formats import Format, format_of
 from qe_edge.table.quoting import Quoting, decide
 from qe_edge.table.records import Record, plain_records, quoted_records
 from qe_edge.table.text import open_text, text_fault
@@ -46,12 +49,17 @@ def read_scores(
     numbers: names of columns that must be there and hold finite numbers or empty cells; labels: names of columns that
     are read if they are there, and must be there if they are also in `needed`. Names match in any case.
     quoting: told, or None to decide.
-    Raises InputError with file and line for an input that cannot be read (docs/scoring.md), a missing column, a row
-    with the wrong number of cells, and a cell that is not a number. No row is passed over: it would go unnoticed.
+    Raises InputError with file and line for an input that cannot be read (docs/scoring.md), a table of another kind, a
+    missing column, a row with the wrong number of cells, and a cell that is not a number. No row is passed over: it
+    would go unnoticed. Raises UsageError where two names are those of one column.
     """
+    kind = format_of(path)
+    if kind is not Format.TSV:
+        raise InputError(f"{path}: is {kind} by its name, and only TSV is read here; give its columns as a .tsv file")
     with _open_records(path, quoting) as (name, used, header, records):
         place = f"{name}:{header.line}"
         at = {column: _position(header.cells, column, place) for column in numbers}
+        _check_different(at, place)
         label_at = {
             column: _position(header.cells, column, place)
             for column in labels
@@ -102,10 +110,18 @@ def _position(header: Sequence[str], column: str, place: str) -> int:
         names = {name.strip().casefold(): name.strip() for name in header}
         near = difflib.get_close_matches(column.strip().casefold(), names, n=1, cutoff=0)
         raise InputError(
-            f"{place}: no column {column!r} among {', '.join(map(repr, header))}; did you mean {names[near[0]]!r}? "
+            f"{place}: no column {column!r} among {listed(header, ', ')}; did you mean {shortened(names[near[0]])}? "
             "name columns with --gold, --score and --by"
         )
     return positions[0]
+
+
+def _check_different(positions: Mapping[str, int], place: str) -> None:
+    names: dict[int, str] = {}
+    for column, position in positions.items():
+        other = names.setdefault(position, column)
+        if other != column:
+            raise UsageError(f"{place}: {other!r} and {column!r} are the same column; name it once")
 
 
 def _check(record: Record, width: int, place: str) -> None:
@@ -117,11 +133,19 @@ def _check(record: Record, width: int, place: str) -> None:
         )
 
 
+def parse_number(text: str) -> float:
+    """The number that a cell holds, spaces around it aside; nan for what is not written as one.
+
+    Digits are 0 to 9, with a point and an exponent if need be: `float` would also take 1_0, nan and digits of other
+    scripts. A number that is too large for a float is infinite.
+    """
+    return float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+
+
 def _number(cell: str, column: str, place: str) -> float:
-    text = cell.strip()
-    if not text:
+    if not cell.strip():
         return math.nan
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    value = parse_number(cell)
     if not abs(value) <= LARGEST:
         raise InputError(
             f"{place}: column {column!r} holds {cell[:40]!r}, not a finite number up to {LARGEST:g}; "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock, RLock
 
+from qe_edge.errors import UsageError
 from qe_edge.scoring.batching import TOKEN_BUDGET, Family, Unit, length_sorted_batches
 from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, Past
@@ -26,7 +28,8 @@ class Engine:
     """A graph and the threads that run it: on a CPU one a core, each with a batch of its own (docs/architecture.md).
 
     workers: batches run at once; token_budget: padded tokens of a batch. Neither changes a score. A batch for which
-    there is not enough memory is run in halves, down to single rows.
+    there is not enough memory is run in halves, down to single rows. It works in the process that made it only: a
+    forked child has none of its threads, and ONNX Runtime is not made to be forked.
     """
 
     def __init__(self, graph: Graph, workers: int = 1, token_budget: int = TOKEN_BUDGET) -> None:
@@ -34,20 +37,38 @@ class Engine:
         self.workers = workers
         self.token_budget = token_budget
         self._pool = ThreadPoolExecutor(workers, "qe-edge", flush_denormals)
+        self._process = os.getpid()
+        self._closed = False
         self._short_of_memory = RLock()
         self._counting = Lock()
         self._waiting = self._done = 0
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that made the engine."""
+        return os.getpid() != self._process
+
+    def check_usable(self) -> None:
+        """Raise UsageError in a forked child, where the workers would be waited for in vain, and once it is closed."""
+        if self.forked:
+            raise UsageError(
+                "this scorer was loaded before the process was forked; load one in each process, or start processes "
+                'with multiprocessing.get_context("spawn")'
+            )
+        if self._closed:
+            raise UsageError("this scorer is closed; load another one")
 
     def submit(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> Future[list[Outcome]]:
         """The outcomes of a unit's rows, in the order of its families, once a worker has run it.
 
         past: of the language pair's prefix; bodies: token ids of all rows, which the unit's indices point into.
-        Raises MemoryError when the system has no room for a worker's thread.
+        Raises MemoryError when the system has no room for a worker's thread, UsageError as `check_usable`.
         """
+        self.check_usable()
         try:
             future = self._pool.submit(self._run, past, unit, bodies)
         except RuntimeError as error:
-            if "start new thread" not in str(error):  # such as a pool that is closed
+            if "start new thread" not in str(error):  # such as a pool that another thread closes
                 raise
             raise MemoryError(str(error)) from error
         tokens = _tokens(unit, bodies)
@@ -67,8 +88,13 @@ class Engine:
             self.graph.use_huge_pages()
 
     def close(self) -> None:
-        """Wait for what the workers are running and let them go; what they have not begun is left out."""
-        self._pool.shutdown(cancel_futures=True)
+        """Wait for what the workers are running and let them go; what they have not begun is left out.
+
+        In a forked child there is nothing to wait for.
+        """
+        self._closed = True
+        if not self.forked:
+            self._pool.shutdown(cancel_futures=True)
 
     def _run(self, past: Past, unit: Unit, bodies: Sequence[list[int]]) -> list[Outcome]:
         outcomes: list[Outcome] = []

@@ -15,7 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from qe_edge.bundle import REBUILD
-from qe_edge.errors import BundleError, DeviceError
+from qe_edge.errors import BundleError, DeviceError, UsageError
+from qe_edge.rows import lone_surrogate
 from qe_edge.scoring.huge_pages import MemorySince
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -66,8 +67,11 @@ ONLY_FETCHED.only_execute_path_to_fetches = True
 def pick_device(requested: str, precision: str) -> str:
     """ "cpu", "cuda", or for "auto" cuda where ONNX Runtime offers it for this precision.
 
-    Raises DeviceError when cuda is requested and not offered, or when the precision runs on the CPU only.
+    Raises DeviceError when cuda is requested and not offered, or when the precision runs on the CPU only, and
+    UsageError for any other name.
     """
+    if requested != "auto" and requested not in PROVIDERS:
+        raise UsageError(f"device {requested!r}: give auto, cpu or cuda")
     offered = ort.get_available_providers()
     if requested == "auto":
         return "cuda" if PROVIDERS["cuda"] in offered and precision not in CPU_PRECISIONS else "cpu"
@@ -91,8 +95,9 @@ class Graph:
     profile: where files of ONNX Runtime's profile begin, to time every node; see `end_profile`. gpu_mem_limit: most
     bytes that ONNX Runtime takes on a GPU; what CUDA itself needs comes on top.
 
-    Raises BundleError when ONNX Runtime refuses the graph or its inputs have another shape, DeviceError when the
-    device cannot be used (there is no silent change to another device), and MemoryError when there is not enough.
+    Raises BundleError when ONNX Runtime refuses the graph or its path or its inputs have another shape, DeviceError
+    when the device cannot be used (there is no silent change to another device), and MemoryError when there is not
+    enough.
     """
 
     def __init__(
@@ -111,6 +116,8 @@ class Graph:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+        if lone_surrogate(str(model)) is not None:
+            raise BundleError(f"{model}: ONNX Runtime opens no path that is not UTF-8; rename the folder, or copy it")
         provider = PROVIDERS[device]
         chosen = provider if device == "cpu" else (provider, _cuda_options(gpu_mem_limit))
         try:
@@ -233,7 +240,8 @@ def open_graph(
 ) -> Graph:
     """A graph on the requested device, or for "auto" on a GPU where one can be used and else on the CPU.
 
-    Raises DeviceError when cuda is requested and cannot be used, and BundleError as `Graph` does.
+    Raises DeviceError when cuda is requested and cannot be used, UsageError for a device of another name, and
+    BundleError as `Graph` does.
     """
     device = pick_device(requested, precision)
     try:

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
-from qe_edge.errors import BundleError, QeEdgeError
-from qe_edge.rows import HELD_CHARACTERS, Row, Score, Status
+from qe_edge.errors import BundleError, QeEdgeError, UsageError
+from qe_edge.rows import HELD_CHARACTERS, Row, Score, Status, checked
 from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.gpu import token_budget
@@ -107,9 +107,12 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """Let the workers go, without what they have not begun, and close the cache."""
+        """Let the workers go, without what they have not begun, and close the cache. Nothing is scored afterwards.
+
+        In a forked child both are the parent's, and stay as they are.
+        """
         self.engine.close()
-        if self._cache is not None:
+        if self._cache is not None and not self.engine.forked:
             self._cache.close()
 
     @classmethod
@@ -127,8 +130,8 @@ class Scorer:
         device: "auto" takes a GPU where it can run the bundle; threads: batches run at once on a CPU, None for what the
         bundle is tuned to on this machine, or else one a core; cache: a file that keeps scores for other runs;
         gpu_mem_limit: most bytes that may be taken on a GPU, None for what is free there.
-        Raises BundleError for a bundle that is missing or damaged, DeviceError for a device that cannot run it, and
-        OutputError for a cache that cannot be used.
+        Raises BundleError for a bundle that is missing or damaged, DeviceError for a device that cannot run it,
+        OutputError for a cache that cannot be used, and UsageError for other values than these.
         """
         bundle = open_bundle(EMBEDDED_BUNDLE if path is None else Path(path))
         kept = None if cache is None else Path(cache)
@@ -145,6 +148,9 @@ class Scorer:
         gpu_mem_limit: int | None = None,
     ) -> Scorer:
         """As `load`, for a bundle that has been verified already."""
+        for name, value in (("threads", threads), ("gpu_mem_limit", gpu_mem_limit)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}={value!r}: give a whole number from 1, or None")
         spec = bundle.spec
         shape = KeyValueShape(spec.blocks_kept, spec.kv_heads, spec.head_dim)
         graph = open_graph(bundle.model, shape, spec.precision, device, gpu_mem_limit=gpu_mem_limit)
@@ -180,9 +186,14 @@ class Scorer:
 
         A row that cannot be read, for which there is not enough memory, or whose score is not a finite number is
         `invalid`, with the reason. Raises UsageError for a row with another number of texts than the prompt has, unless
-        it has a fault, and MemoryError when there is not enough for what the rows have in common.
+        it has a fault, for one that holds anything but strings, for a scorer that is closed or that another process
+        loaded (a forked child), and MemoryError when there is not enough for what the rows have in common.
         """
-        stream = map(with_codes if self._prompt.uses_languages else without_languages, map(readable, rows))
+        self.engine.check_usable()
+        return self._scores(rows)
+
+    def _scores(self, rows: Iterable[Row]) -> Iterator[Score]:
+        stream = map(with_codes if self._prompt.uses_languages else without_languages, map(readable, checked(rows)))
         begun: deque[_Begun] = deque()
         try:
             for window in _windows(stream):
@@ -199,6 +210,7 @@ class Scorer:
 
     def _begin(self, window: Sequence[Row], before: Iterable[_Begun]) -> _Begun:
         """Hand the rows to the workers that are new and not in the windows before, which are being run."""
+        self.engine.check_usable()
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
         known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
@@ -210,6 +222,7 @@ class Scorer:
         return _Begun(window, blocked, known, answers)
 
     def _finish(self, begun: _Begun) -> Iterator[Score]:
+        self.engine.check_usable()
         found: dict[bytes, Known] = {}
         missing: dict[bytes, str] = {}
         for key, answer in begun.answers.items():

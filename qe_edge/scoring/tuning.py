@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -34,13 +35,17 @@ def load_tuning(bundle: Path) -> Tuning | None:
     Raises BundleError for a file that is no tuning.
     """
     path = tuning_file(bundle)
-    if not path.is_file():
-        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get(machine_name())
         tuning = None if found is None else Tuning(**found)
         valid = tuning is None or all(type(value) is int and value > 0 for value in asdict(tuning).values())
-    except (ValueError, TypeError, AttributeError, OSError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # that of the folder alone was not
+            return None
+        valid = False
+    except (ValueError, TypeError, AttributeError):
         valid = False
     if not valid:
         raise BundleError(f"{path}: not a tuning; delete it, or write it anew with qe-edge bench --tune")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,12 +20,16 @@ from qe_edge.rows import Status
 from qe_edge.shards.folder import Shard
 from qe_edge.table.inputs import file_facts
 from qe_edge.table.journal import Identity, Journal
-from qe_edge.table.output import beside
+from qe_edge.table.output import alone, beside
 
 
 def identity(shard: Shard, scorer: str, options: Mapping[str, Any]) -> Identity:
     """What must be the same for a shard's output to be kept. Raises InputError when the shard cannot be looked at."""
+    if shard.fault is not None:
+        raise InputError(f"{shard.source}: cannot be looked into ({shard.fault}); check its permissions")
     try:
+        if not stat.S_ISREG(shard.source.stat().st_mode):
+            raise InputError(f"{shard.source}: is no file that can be read again; put one in its place, or remove it")
         return Identity(file_facts([str(shard.source)]), scorer, dict(options))
     except OSError as error:
         raise InputError(f"{shard.source}: cannot be read ({error.strerror}); check it") from None
@@ -70,19 +75,36 @@ def note_finished(shard: Shard, identity: Identity, tally: Mapping[Status, int])
 def check_all(shards: Sequence[Shard], scorer: str, options: Mapping[str, Any]) -> None:
     """Refuse to begin where one of the shards, finished or not, is another run's: no folder holds two runs' scores.
 
-    Raises InputError, with what to do.
+    A shard that cannot be looked at is passed over: scoring it says so. Raises InputError, with what to do, and OSError
+    where the outputs cannot be looked at.
     """
     for shard in shards:
-        now = identity(shard, scorer, options)
+        try:
+            now = identity(shard, scorer, options)
+        except InputError:
+            continue
         finished_tally(shard, now)
         Journal(_journal(shard), now, str(shard.target))
 
 
 def forget_all(shards: Sequence[Shard]) -> None:
-    """Let all shards be scored anew; outputs that are there stay until they are replaced. Raises OSError."""
-    for shard in shards:
-        for left in (*(beside(shard.target, kind) for kind in ("done", "part", "tried")), _journal(shard)):
-            left.unlink(missing_ok=True)
+    """Let all shards be scored anew; outputs that are there stay until they are replaced.
+
+    Raises OutputError when another run is writing one of them, before anything is forgotten, and OSError.
+    """
+    begun = [shard for shard in shards if any(left.exists() for left in (beside(shard.target, "lock"), *_left(shard)))]
+    for shard in begun:
+        with alone(str(shard.target), shard.target):
+            pass
+    for shard in begun:
+        with alone(str(shard.target), shard.target):
+            for left in _left(shard):
+                left.unlink(missing_ok=True)
+
+
+def _left(shard: Shard) -> list[Path]:
+    """What runs leave beside an output."""
+    return [*(beside(shard.target, kind) for kind in ("done", "part", "tried")), _journal(shard)]
 
 
 def _journal(shard: Shard) -> Path:

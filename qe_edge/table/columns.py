@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
 
@@ -16,6 +16,10 @@ SOURCE_LANGUAGE_NAMES = ("src_lang",)
 TARGET_LANGUAGE_NAMES = ("tgt_lang",)
 SCORE_COLUMN = "qe_score"
 STATUS_COLUMN = "qe_status"
+FIELDS_SHOWN = 40
+"""characters of a wrong `--fields` that a message repeats"""
+NUMBER_DIGITS = 9
+"""of a column's number at most; no table is wider"""
 NAMES_SHOWN = 12
 """column names that a message lists; the others are counted"""
 
@@ -28,6 +32,8 @@ class Columns:
     """the cell of each text field of the prompt, in its order"""
     languages: tuple[int, ...] = ()
     """one cell with the pair, such as et-en; or two, with the source and the target language; or none"""
+    lone_language: str = ""
+    """the name of the column with one of the two languages, where there is none with the other"""
 
 
 def accepted_names(field: str) -> tuple[str, ...]:
@@ -57,10 +63,28 @@ def from_header(header: Sequence[str], prompt: Prompt, place: str, *, fields_opt
     taken = [name for name in (SCORE_COLUMN, STATUS_COLUMN) if name in names]
     if taken:
         raise InputError(f"{place}: column {taken[0]!r} is there already; rename it, or score the file without it")
-    return Columns(
-        tuple(_need(header, names, field, prompt, place, fields_option) for field in prompt.fields),
-        _languages(header, names, place) if prompt.uses_languages else (),
-    )
+    texts = tuple(_need(header, names, field, prompt, place, fields_option) for field in prompt.fields)
+    return Columns(texts, *_languages(header, names, place)) if prompt.uses_languages else Columns(texts)
+
+
+def settled(counts: Mapping[str, int], objects: int, prompt: Prompt) -> list[str]:
+    """The names that count, in their order, where not all rows have the same ones, as JSON objects.
+
+    counts: how many of so many objects have each name. A name that the output adds is left out unless all have it, and
+    one that could be the same column as another where only that other one is in most objects: a few odd objects do not
+    decide how the rest is read.
+    """
+    folded = {name: _folded(name) for name in counts}
+    added = (SCORE_COLUMN, STATUS_COLUMN)
+    out = {name for name, count in counts.items() if folded[name] in added and count < objects}
+    languages = (PAIR_NAMES, SOURCE_LANGUAGE_NAMES, TARGET_LANGUAGE_NAMES) if prompt.uses_languages else ()
+    for accepted in (*map(accepted_names, prompt.fields), *languages):
+        wanted = set(map(_folded, accepted))
+        rivals = [name for name in counts if folded[name] in wanted]
+        usual = [name for name in rivals if 2 * counts[name] > objects]
+        if len(usual) == 1:
+            out |= set(rivals) - set(usual)
+    return [name for name in counts if name not in out]
 
 
 def from_fields(fields: str, prompt: Prompt) -> Columns:
@@ -68,31 +92,34 @@ def from_fields(fields: str, prompt: Prompt) -> Columns:
 
     Raises UsageError.
     """
-    numbers = [int(part) for part in fields.split(",") if part.strip().isdecimal()]
+    parts = [part.strip() for part in fields.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal() and len(part) <= NUMBER_DIGITS]
     wanted = len(prompt.fields)
-    if len(numbers) != len(fields.split(",")) or len(numbers) != wanted or len(set(numbers)) != wanted or 0 in numbers:
+    if len(numbers) != len(parts) or len(numbers) != wanted or len(set(numbers)) != wanted or 0 in numbers:
         example = ",".join(map(str, range(1, wanted + 1)))
+        shown = fields if len(fields) <= FIELDS_SHOWN else f"{fields[:FIELDS_SHOWN]}..."
         raise UsageError(
-            f"--fields {fields}: give the number{'s' if wanted > 1 else ''} of the "
+            f"--fields {shown}: give the number{'s' if wanted > 1 else ''} of the "
             f"{' and the '.join(usual_names(prompt))} column, counted from 1, as {example}"
         )
     return Columns(tuple(number - 1 for number in numbers))
 
 
-def _languages(header: Sequence[str], names: Sequence[str], place: str) -> tuple[int, ...]:
+def _languages(header: Sequence[str], names: Sequence[str], place: str) -> tuple[tuple[int, ...], str]:
+    """`Columns.languages` and `Columns.lone_language`."""
     pair = _find(header, names, PAIR_NAMES, place)
     if pair is not None:
-        return (pair,)
-    source = _find(header, names, SOURCE_LANGUAGE_NAMES, place)
-    target = _find(header, names, TARGET_LANGUAGE_NAMES, place)
-    return () if source is None or target is None else (source, target)
+        return (pair,), ""
+    either = [_find(header, names, accepted, place) for accepted in (SOURCE_LANGUAGE_NAMES, TARGET_LANGUAGE_NAMES)]
+    found = tuple(at for at in either if at is not None)
+    return ((), header[found[0]]) if len(found) == 1 else (found, "")
 
 
 def _find(header: Sequence[str], names: Sequence[str], accepted: Sequence[str], place: str) -> int | None:
     wanted = {_folded(name) for name in accepted}
     found = [position for position, name in enumerate(names) if name in wanted]
     if len(found) > 1:
-        several = _listed([header[position] for position in found], " and ")
+        several = listed([header[position] for position in found], " and ")
         raise InputError(f"{place}: columns {several} could each be the {accepted[0]}; rename all but one")
     return found[0] if found else None
 
@@ -107,14 +134,14 @@ def _need(
         fields = ",".join(name.upper() for name in usual_names(prompt))
         or_told = f", or give --fields {fields} ({'numbers' if len(prompt.fields) > 1 else 'its number'}) "
         raise InputError(
-            f"{place}: no {accepted[0]} column among {_listed(header, ', ')}; name it "
+            f"{place}: no {accepted[0]} column among {listed(header, ', ')}; name it "
             f"{', '.join(others)}{' or ' if others else ''}{last}"
             f"{or_told + 'for a file without a header' if fields_option else ''}"
         )
     return position
 
 
-def _listed(names: Sequence[str], between: str) -> str:
+def listed(names: Sequence[str], between: str) -> str:
     """Names in a message: as many as a person reads, each shortened."""
     more = [f"{len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
     return between.join([*map(shortened, names[:NAMES_SHOWN]), *more])

@@ -11,6 +11,7 @@ from qe_edge.prompt import Prompt
 from qe_edge.table.items import Input
 from qe_edge.table.jsonl import open_jsonl
 from qe_edge.table.parquet import open_parquet
+from qe_edge.table.paths import is_special
 from qe_edge.table.quoting import Quoting
 from qe_edge.table.table import open_table
 from qe_edge.table.text import STDIN
@@ -30,6 +31,10 @@ SUFFIXES = {
     ".ndjson": Format.JSONL,
     ".parquet": Format.PARQUET,
 }
+
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""ends of names that promise what is not written"""
 
 
 def format_of(path: str | Path) -> Format:
@@ -59,8 +64,10 @@ def check_output(path: str, output: str | None) -> None:
     Raises UsageError.
     """
     kind = format_of(path)
-    streamed = output is None or output == STDIN or (Path(output).exists() and not Path(output).is_file())
+    streamed = output is None or output == STDIN or is_special(output)
     if kind is Format.PARQUET and streamed:
         raise UsageError(f"{path}: Parquet can be written to a file only; give one, as -o scored.parquet")
+    if output is not None and Path(output).suffix.lower() in COMPRESSED:
+        raise UsageError(f"-o {output}: the output is not compressed; give it a name without {Path(output).suffix}")
     if output is not None and SUFFIXES.get(Path(output).suffix.lower(), kind) is not kind:
         raise UsageError(f"-o {output}: the output is {kind} as the input is; give it a name of that kind")

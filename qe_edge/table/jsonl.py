@@ -8,6 +8,7 @@ line as a string in `qe_line`, so that every line of the output is JSON.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.rows import Score, lone_surrogate
-from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header
+from qe_edge.table.columns import SCORE_COLUMN, STATUS_COLUMN, columns_said, from_header, settled
 from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, score_cell
 from qe_edge.table.languages import table_rule
@@ -28,7 +29,24 @@ LINE_FIELD = "qe_line"
 """holds a line of the input that cannot have more fields"""
 WHITE_SPACE = " \t\r\n"
 """what JSON allows around a value"""
-_KINDS = {bool: "a truth value", int: "a number", float: "a number", list: "an array", dict: "an object"}
+
+
+class _Repeating(dict[str, Any]):
+    """The fields of an object that has some of them more than once."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(name for name, _ in pairs)
+        self.repeated = {name for name, count in counts.items() if count > 1}
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else _Repeating(pairs)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_fields)
+_KINDS = {bool: "a truth value", int: "a number", float: "a number", list: "an array"}
 
 
 @contextmanager
@@ -42,11 +60,12 @@ def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = Non
     with open_text(path) as text:
         records = map(_parse, text.lines())
         window = first_rows(records, lambda record: len(record.line.text))
-        names = list(dict.fromkeys(name for record in window for name in record.fields))
-        if not names:
+        counts = Counter(name for record in window for name in record.fields)
+        if not counts:
             raise InputError(
                 f"{text.name}: no JSON object with fields in the first {len(window)} lines; give one a line"
             )
+        names = settled(counts, sum(bool(record.fields) for record in window), prompt)
         columns = from_header(names, prompt, text.name, fields_option=False)
         needed, picked = needed_cells(names, columns)
         usable = (cells for record in window if isinstance(cells := _cells(record, needed), list))
@@ -91,7 +110,7 @@ class _Reading:
 
 def _parse(line: Line) -> _Record:
     try:
-        value = json.loads(line.text)
+        value = _DECODER.decode(line.text)
     except json.JSONDecodeError as error:
         fault = f"not JSON: {error.msg} at character {error.pos + 1} of {line.text[:40]!r}; mend the line"
         return _Record(line, {}, text_fault(line.text) or fault)
@@ -109,13 +128,17 @@ def _cells(record: _Record, needed: Sequence[str]) -> list[str] | str:
     taken = _taken(record)
     if taken is not None:
         return f"field {taken!r} is there already; rename it"
+    repeated = record.fields.repeated if isinstance(record.fields, _Repeating) else ()
     cells = []
     for name in needed:
+        if name in repeated:
+            return f"field {shortened(name)} is there more than once; leave one"
         if name not in record.fields:
             return f"no field {shortened(name)}; every object needs it, if only with null"
         value = record.fields[name]
         if value is not None and not isinstance(value, str):
-            return f"field {shortened(name)} is {_KINDS[type(value)]}: {shortened(value)}; it must be a string"
+            kind = _KINDS.get(type(value), "an object")
+            return f"field {shortened(name)} is {kind}: {shortened(value)}; it must be a string"
         cells.append(value or "")
         at = lone_surrogate(cells[-1])
         fault = text_fault(cells[-1]) if at is None else f"half a character (\\u{ord(cells[-1][at]):04x})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qe_edge.errors import InputError, UsageError
 from qe_edge.languages import parse_pair, resolve
 from qe_edge.prompt import Prompt
-from qe_edge.table.columns import Columns
+from qe_edge.table.columns import SOURCE_LANGUAGE_NAMES, TARGET_LANGUAGE_NAMES, Columns
 from qe_edge.table.detection import Detected, detect_pair
 
 Codes = tuple[str, str]
@@ -48,7 +48,8 @@ def table_rule(
     """Where the languages of a table come from: `--lp`, its columns, or its first rows.
 
     names: of the columns; first_rows: cells of the rows that languages may be detected from; name: what messages call
-    the table. Raises InputError when languages are needed and cannot be known, UsageError for a bad `lp`.
+    the table. Raises InputError when languages are needed and cannot be known, or only one of the two has a column, and
+    UsageError for a bad `lp`.
     """
     if not prompt.uses_languages:
         return unused(lp)
@@ -57,6 +58,11 @@ def table_rule(
         return told(lp, columns_used)
     if columns.languages:
         return written(columns.languages, columns_used)
+    if columns.lone_language:
+        raise InputError(
+            f"{name}: column {columns.lone_language!r} and none with the other language; call the two "
+            f"{SOURCE_LANGUAGE_NAMES[0]} and {TARGET_LANGUAGE_NAMES[0]}, or give both languages, as --lp et-en"
+        )
     if not prompt.is_translation:
         raise InputError(f"{name}: no languages, which the prompt names; add a column lp, or give them, as --lp et-en")
     source, translation = columns.texts

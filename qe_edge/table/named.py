@@ -15,7 +15,7 @@ def needed_cells(names: Sequence[str], columns: Columns) -> tuple[list[str], Col
     """The names of the cells that are read, texts before languages, and the positions of `columns` among them."""
     texts = len(columns.texts)
     needed = [names[at] for at in (*columns.texts, *columns.languages)]
-    return needed, Columns(tuple(range(texts)), tuple(range(texts, len(needed))))
+    return needed, Columns(tuple(range(texts)), tuple(range(texts, len(needed))), columns.lone_language)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,7 @@ from filelock import FileLock, Timeout
 from qe_edge.errors import OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Journal, Progress, forget
+from qe_edge.table.paths import is_folder, is_special
 from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
@@ -117,27 +120,39 @@ def open_output(
 
     finish: makes the file, its second argument, of the one that was written (`Input.finish`).
 
-    Raises OutputError at once when the path is one of the inputs, a directory, cannot be written, or is being written
-    by another run.
+    Raises OutputError at once when the path is one of the inputs, when writing it would overwrite one on the way, when
+    it is a directory, cannot be written, or is being written by another run.
     """
     if path is None or path == STDIN:
-        with _standard_output() as output:
+        with _standard_output(inputs) as output:
             yield output
         return
     target = Path(path)
-    if target.is_dir():
+    with _reported(path):
+        final = Path(os.path.realpath(target))  # a link stays a link
+        leads_back = final.is_symlink()
+    if is_folder(target):
         raise OutputError(f"{path}: is a directory; give the name of a file")
-    if any(_same_file(target, Path(name)) for name in inputs):
-        raise OutputError(f"{path}: is the input itself; give another name to -o")
-    final = target.resolve()  # a link stays a link
-    if target.exists() and not target.is_file():
-        opened = _direct(path, target)
-    elif resumable:
-        opened = _journalled(path, final, restart, finish)
-    else:
-        opened = _renamed(path, final, finish)
-    with opened as output:
+    if leads_back:
+        raise OutputError(f"{path}: is a link that leads back to itself; give another name to -o")
+    for name in inputs:
+        if _same_file(final, name):
+            raise OutputError(f"{path}: is the input itself; give another name to -o")
+        if any(_same_file(beside(final, end), name) for end in LEFT):
+            raise OutputError(f"{path}: would overwrite {name}, which is kept for it; copy that, or give another -o")
+    if is_special(target):  # the real path of a pipe under /dev/fd is no path
+        with _direct(path, target) as output:
+            yield output
+        return
+    with (
+        alone(path, final),
+        _journalled(path, final, restart, finish) if resumable else _renamed(path, final, finish) as output,
+    ):
         yield output
+
+
+LEFT = ("part", "journal", "lock")
+"""Ends of the hidden files beside an output that is not finished."""
 
 
 def beside(final: Path, end: str) -> Path:
@@ -171,35 +186,34 @@ def _renamed(path: str, final: Path, finish: Callable[[Path, Path], object]) -> 
 @contextmanager
 def _journalled(path: str, final: Path, restart: bool, finish: Callable[[Path, Path], object]) -> Iterator[Output]:
     """A file that can be continued where an interrupted run left it, and takes its name at the end."""
-    partial, notes, lock = (beside(final, end) for end in ("part", "journal", "lock"))
+    partial, notes = beside(final, "part"), beside(final, "journal")
     with _reported(path):
-        os.scandir(final.parent).close()  # a lock would make the folder
-    with _alone(path, lock):
-        with _reported(path):
-            if restart or not partial.exists():  # without it, an earlier run was killed when it had just finished
-                forget(notes)
-            if not notes.exists():
-                partial.write_bytes(b"")
-            stream = partial.open("r+b")
-        try:
-            with _closed(path, stream):
-                yield Output(stream, path, notes)
-                with _reported(path):
-                    stream.flush()
-                    os.fsync(stream.fileno())
+        if restart or not partial.exists():  # without it, an earlier run was killed when it had just finished
+            forget(notes)
+        if not notes.exists():
+            partial.write_bytes(b"")
+        stream = partial.open("r+b")
+    try:
+        with _closed(path, stream):
+            yield Output(stream, path, notes)
             with _reported(path):
-                finish(partial, final)
-                forget(notes)
-        finally:
-            if not notes.exists():  # nothing to continue from
-                partial.unlink(missing_ok=True)
+                stream.flush()
+                os.fsync(stream.fileno())
+        with _reported(path):
+            finish(partial, final)
+            forget(notes)
+    finally:
+        if not notes.exists():  # nothing to continue from
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def _alone(path: str, file: Path) -> Iterator[None]:
+def alone(path: str, final: Path) -> Iterator[None]:
     """Refuse a second run on the same output while the first goes on; a killed run holds nothing."""
+    file = beside(final, "lock")
     lock = FileLock(file)
     with _reported(path):
+        os.scandir(final.parent).close()  # a lock would make the folder
         try:
             lock.acquire(blocking=False)
         except Timeout:  # an OSError, too
@@ -225,9 +239,12 @@ def _closed(path: str, stream: BinaryIO) -> Iterator[None]:
 
 
 @contextmanager
-def _standard_output() -> Iterator[Output]:
+def _standard_output(inputs: list[str]) -> Iterator[Output]:
     if sys.stdout is None:
         raise OutputError("stdout: is closed; open it, or give -o FILE")
+    with suppress(UnsupportedOperation):  # no file at all
+        if any(_same_file(sys.stdout.fileno(), name) for name in inputs):
+            raise OutputError("stdout: is the input itself; give -o FILE with another name")
     output = Output(sys.stdout.buffer, "stdout")
     try:
         yield output
@@ -249,5 +266,10 @@ def _reported(name: str) -> Iterator[None]:
         raise OutputError(f"{name}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
-def _same_file(target: Path, name: Path) -> bool:
-    return target.exists() and name.exists() and target.samefile(name)
+def _same_file(target: Path | int, name: str) -> bool:
+    """Whether a path or an open file is the ordinary file that is read by this name. What cannot be found is not."""
+    with suppress(OSError, ValueError):  # ValueError: standard input is closed, or no file
+        found = target.stat() if isinstance(target, Path) else os.fstat(target)
+        read = os.fstat(sys.stdin.fileno()) if name == STDIN and sys.stdin is not None else Path(name).stat()
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, read)
+    return False

@@ -150,8 +150,13 @@ def test_a_link_in_place_of_a_file_is_refused(folder: Path, tmp_path_factory: py
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no such bundle folder; give --model"):
+    with pytest.raises(BundleError, match="no such bundle folder; give the folder"):
         open_bundle(tmp_path / "none")
+
+
+def test_a_name_that_the_system_refuses_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"x: cannot be read \(File name too long\); check its permissions, its name"):
+        open_bundle(tmp_path / ("x" * 300))
 
 
 def test_every_field_is_a_plain_json_value(folder: Path) -> None:

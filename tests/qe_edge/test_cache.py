@@ -178,3 +178,18 @@ def test_a_cache_that_another_process_holds_is_waited_for_and_then_refused(
     holder.execute("rollback")
     holder.close()
     cache.keep([(b"a", (1.0, False))])
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory", "file::memory:?cache=shared"])
+def test_every_name_is_that_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_one(Path(name), 1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert cache_info(Path(name)).scores == {"one": 1}
+    assert clear_cache(Path(name)) == 1
+
+
+@pytest.mark.parametrize("look", [cache_info, clear_cache])
+def test_a_name_that_the_system_refuses_is_told_in_one_line(tmp_path: Path, look: Callable[[Path], object]) -> None:
+    with pytest.raises(OutputError, match=r"x: cannot be used as a score cache \(File name too long\); check the file"):
+        look(tmp_path / ("x" * 300))

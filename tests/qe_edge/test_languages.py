@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
+from qe_edge import languages
 from qe_edge.errors import InputError
 from qe_edge.languages import english_name, parse_pair, resolve
 
@@ -119,6 +121,28 @@ def test_a_pair_with_an_unknown_language_names_that_language(text: str, value: s
 def test_importing_the_module_does_not_import_the_language_tables() -> None:
     code = "import sys, qe_edge.languages; sys.exit('langcodes' in sys.modules or 'language_data' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["klingonish", "engels", "Estonain", "norwegain bokmal", "x", "", "ж" * 200])
+def test_few_names_are_compared_and_the_nearest_of_all_are_found(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = sorted(languages._english_names())
+    nearest = difflib.get_close_matches(text.casefold(), every, n=2, cutoff=languages.LIKENESS)
+    compared: list[int] = []
+    whole = difflib.get_close_matches
+
+    def counting(word: str, names: list[str], n: int, cutoff: float) -> list[str]:
+        compared.append(len(names))
+        return whole(word, names, n, cutoff)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    assert languages._nearest(text) == (f"did you mean {' or '.join(map(str.title, nearest))}? " if nearest else "")
+    assert compared[0] < len(every) / 10
+
+
+def test_no_nearest_name_is_looked_for_where_a_pair_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qe_edge.languages._nearest", lambda text: 1 / 0)
+    with pytest.raises(InputError, match="does not name one language pair"):
+        parse_pair("klingonish-of-the-north")
 
 
 @pytest.mark.parametrize("read", [resolve, parse_pair])

@@ -36,7 +36,7 @@ def good(tmp_path: Path) -> Path:
     ("name", "content", "message"),
     [
         ("missing.tsv", None, "missing.tsv: no such file; check the path"),
-        ("", None, ": is a directory; give a text file in it"),
+        ("", None, ": is a directory; give -o FOLDER as well, where its tables are to be"),
         ("binary.tsv", b"\x7fELF\x02\x01\x01\x00" + b"\x00" * 100, "binary.tsv: binary data or another encoding than"),
         ("empty.tsv", b"", "empty.tsv: the file is empty; give a table with at least one row"),
         ("header.tsv", b"src\tmt\n", "header.tsv: a header and no rows; give a table with at least one row"),
@@ -54,6 +54,11 @@ def test_a_file_that_cannot_be_used_ends_the_run(
     line = the_error(run("score", str(path), "--lp", "et-en"), 3)
     assert line.startswith(f"qe-edge: error: {path.parent if name else path}")
     assert message in line
+
+
+def test_the_name_of_a_file_breaks_no_line_and_tells_the_terminal_nothing(tmp_path: Path) -> None:
+    line = the_error(run("score", str(tmp_path / "two\nlines\x1b[31m.tsv")), 3)
+    assert line.endswith(r"two\nlines\x1b[31m.tsv: no such file; check the path")
 
 
 def test_an_unknown_language_on_the_command_line_ends_the_run(good: Path) -> None:
@@ -100,7 +105,7 @@ def test_a_tampered_bundle_ends_the_run(good: Path, bundle: Path) -> None:
 
 def test_a_missing_bundle_ends_the_run(good: Path) -> None:
     line = the_error(run("score", str(good), "--lp", "et-en", "--model", f"{good.parent}/nowhere"), 6)
-    assert line.startswith(f"qe-edge: error: {good.parent}/nowhere: no such bundle folder; give --model")
+    assert line.startswith(f"qe-edge: error: {good.parent}/nowhere: no such bundle folder; give the folder")
 
 
 def test_cuda_that_is_not_there_ends_the_run(good: Path, bundle: Path) -> None:

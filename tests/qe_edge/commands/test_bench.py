@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,35 @@ def test_tune_keeps_what_it_found_beside_the_bundle(
 
 def test_standard_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "embedded", "-"]) == 2
-    assert "bench reads its rows several times; give it a file" in capsys.readouterr().err
+    assert "-: bench reads its rows several times; give it a file, not standard input" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_pipe_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.tsv")
+    assert main(["bench", "embedded", f"{tmp_path}/pipe.tsv"]) == 2
+    assert capsys.readouterr().err == (
+        f"qe-edge: error: {tmp_path}/pipe.tsv: bench reads its rows several times; "
+        "give it a file, not standard input or a pipe\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "missing.tsv"])
+def test_a_file_that_cannot_be_opened_is_one_line(
+    name: str, counting_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(counting_bundle), name]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_tables_of_other_kinds_are_read(
+    counting_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text("".join(f'{{"source": "a {i}", "mt": "b"}}\n' for i in range(20)))
+    options = ["--lp", "et-en", "--rows", "5", "--rounds", "1", "--threads", "1", "--tune"]
+    assert main(["bench", str(counting_bundle), str(table), *options]) == 0
+    assert "\nrows              5 distinct" in capsys.readouterr().out
 
 
 def test_a_table_without_a_row_to_score_is_refused(

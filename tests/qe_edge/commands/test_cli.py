@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -78,6 +80,13 @@ def test_other_packages_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: py
     with_command(monkeypatch, lambda: typer.echo("done"))
     assert main(["extra"]) == 0
     assert capsys.readouterr().out == "done\n"
+
+
+def test_what_is_printed_can_be_kept_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with redirect_stdout(io.StringIO()) as kept:
+        assert main(["--version"]) == 0
+    assert kept.getvalue() == f"qe-edge {__version__}\n"
+    assert capsys.readouterr().out == ""
 
 
 def test_an_extension_that_cannot_be_imported_is_named_and_the_other_commands_work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -166,3 +167,45 @@ def test_standard_streams_that_are_closed_are_said_when_needed_and_never_mixed_w
     assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
     if "out.tsv" in arguments:
         assert (tmp_path / "out.tsv").read_text() == "source\tmt\tqe_score\tqe_status\nTere\tHello\t1.0000\tok\n"
+
+
+COMMANDS = [
+    ["--help"],
+    ["score", "--help"],
+    ["--version"],
+    ["inspect", "counting"],
+    ["inspect", "counting", "--json"],
+    ["verify", "counting"],
+    ["eval", "scored.tsv", "--gold", "mean"],
+    ["eval", "scored.tsv", "--gold", "mean", "--json"],
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a device of Linux that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (
+            "> /dev/full",
+            5,
+            "qe-edge: error: stdout: cannot be written (No space left on device); free some space there, "
+            "or send it elsewhere",
+        ),
+        (">&-", 5, "qe-edge: error: stdout: is closed; open it"),
+        ("| :", 1, ""),
+    ],
+)
+def test_every_command_says_when_its_result_is_lost(
+    end: str, code: int, said: str, unbuffered: str, tmp_path: Path, counting_bundle: Path
+) -> None:
+    rows = "".join(f"{row}\t{row * row % 7}\n" for row in range(40))
+    (tmp_path / "scored.tsv").write_text("mean\tqe_score\n" + rows)
+    assert counting_bundle.parent == tmp_path
+    script = f'"$@" 2> said {end}; exit "${{PIPESTATUS[0]}}"'
+    for arguments in COMMANDS:
+        shell = ["bash", "-c", script, "bash", sys.executable, "-m", "qe_edge", *arguments]
+        done = subprocess.run(shell, cwd=tmp_path, check=False, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+        errors = [line for line in (tmp_path / "said").read_text().splitlines() if not line.startswith("scored.tsv")]
+        told = [line for line in errors if not line.startswith("not grouped")]
+        assert (arguments, done.returncode, told) == (arguments, code, [said] if said else [])

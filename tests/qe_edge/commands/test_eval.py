@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,12 @@ def test_rows_without_a_score_are_counted_and_constant_columns_shown_as_undefine
     [
         (["--gold", "mean", "--score", "mean"], 2, "--score mean: is the column of --gold; name a column with"),
         (["--gold", "mean", "--score", "bad", "--score", "bad"], 2, "--score bad: given twice; leave one out"),
+        (
+            ["--gold", "mean", "--score", "MEAN"],
+            2,
+            "systems.tsv:1: 'mean' and 'MEAN' are the same column; name it",
+        ),
+        (["--gold", "mean", "--score", "bad", "--score", "Bad "], 2, "'bad' and 'Bad ' are the same column; name it"),
         (["--gold", "mean", "--by", "lp", "--pool"], 2, "--by lp: give either --by or --pool, not both"),
         (["--gold", "mean"], 3, "systems.tsv:1: no column 'qe_score' among 'lp', 'mean', 'good', 'bad'; did you mean"),
         (
@@ -195,6 +202,58 @@ def test_what_cannot_work_is_one_line(
 def test_a_file_given_twice_is_refused(systems: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(systems, systems, "--gold", "mean", "--score", "bad") == 2
     assert capsys.readouterr().err == f"qe-edge: error: {systems}: given twice; leave one out\n"
+
+
+@pytest.mark.parametrize("kind", ["spelled otherwise", "link", "hard link"])
+def test_a_file_given_twice_under_two_names_is_refused(
+    kind: str, systems: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(systems).with_name("other.tsv")
+    if kind == "link":
+        other.symlink_to(systems)
+    elif kind == "hard link":
+        other.hardlink_to(systems)
+    name = f"{other.parent}/./systems.tsv" if kind == "spelled otherwise" else str(other)
+    assert run(systems, name, "--gold", "mean", "--score", "bad") == 2
+    assert capsys.readouterr().err == f"qe-edge: error: {name}: is the same file as {systems}; leave one out\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "JSON"])
+def test_names_that_are_no_text_are_shown_escaped(tmp_path: Path, options: tuple[str, ...]) -> None:
+    rows: list[tuple[object, ...]] = [(n, n * n % 7) for n in range(30)]
+    files = [table(tmp_path / os.fsdecode(name), "mean\tqe_score", rows) for name in (b"a\xff.tsv", b"b\xff.tsv")]
+    command = [sys.executable, "-m", "qe_edge", "eval", *files, "--gold", "mean", *QUICK, *options]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"a\udcff.tsv" in done.stdout
+    assert done.stderr.decode().splitlines()[-1] == "grouped by file; change it with --by COLUMN or --pool"
+    if options:
+        assert [group["name"] for group in json.loads(done.stdout)["groups"]] == ["a\udcff.tsv", "b\udcff.tsv"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("gold", "score"), [("mean", "x"), ("x", "mean")])
+def test_a_column_that_differs_by_rounding_only_is_constant(
+    gold: str, score: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[tuple[object, ...]] = [(0.1 + 0.2 if n % 2 else 0.3, n * n % 7) for n in range(30)]
+    path = table(tmp_path / "t.tsv", "mean\tx", rows)
+    found = record(capsys, path, "--gold", gold, "--score", score)
+    assert found["groups"][0]["constant"] == ["mean"]
+    assert found["macro"][score]["spearman"] == {"value": None, "interval": None, "groups": 0, "undefined": 100}
+    assert found["warnings"][0].startswith("all: column mean has the same value in all rows; ")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("t.jsonl", "JSONL"), ("t.PARQUET", "Parquet")])
+def test_tables_of_another_kind_are_refused_by_their_name(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text('{"mean": 1, "qe_score": 2}\n')
+    assert run(f"{tmp_path}/{name}", "--gold", "mean") == 3
+    assert capsys.readouterr().err == (
+        f"qe-edge: error: {tmp_path}/{name}: is {kind} by its name, and only TSV is read here; "
+        "give its columns as a .tsv file\n"
+    )
 
 
 def test_help_names_every_option_that_the_documentation_names(

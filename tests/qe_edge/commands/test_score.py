@@ -195,6 +195,32 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["", "-o", "{folder}/out"], "FILE is empty"),
+        (["{table}", "-o", " "], "-o is empty"),
+        (["-s", "", "-t", "{table}"], "--sources is empty"),
+        (["{table}", "--restart"], "--restart is for an output"),
+        (["{table}", "--cache", "{folder}/one", "-o", "{folder}/./one"], "give the cache another name"),
+        (["{table}", "-o", "{folder}/out.tsv.gz"], "the output is not compressed"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(
+    table: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(table.parent.iterdir())
+    assert main(["score", *(option.format(table=table, folder=table.parent) for option in options)]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(table.parent.iterdir()) == before
+
+
+def test_a_name_that_is_too_long_is_one_line(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["x" * 300], ["-s", "x" * 300, "-t", str(table)]):
+        assert main(["score", *options]) == 3
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["-s", "a", "-t", "b"], "--sources and --translations are for translations; this bundle reads text: "),

@@ -96,6 +96,12 @@ def test_a_missing_column_names_the_others_and_the_nearest(tmp_path: Path) -> No
     assert failure(path, "z_mean", needed=("lq",)).startswith("t.tsv:1: no column 'lq' among 'lp', 'Mean', 'z_mean'")
 
 
+def test_of_ten_thousand_columns_a_message_names_some(tmp_path: Path) -> None:
+    path = written(tmp_path, "\t".join([*(f"c{n}" for n in range(9999)), "x" * 5000]) + "\n")
+    assert "'c10', 'c11', 9988 more; did you mean 'c7777'? " in failure(path, "c_7777")
+    assert len(failure(path, "xxxxx")) < 300
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from qe_edge.errors import BundleError
+from qe_edge.errors import BundleError, UsageError
 from qe_edge.scoring.batching import Family, plan
 from qe_edge.scoring.engine import NO_MEMORY, WORTHWHILE, Engine, Outcome
 from qe_edge.scoring.graph import Graph, Past
@@ -178,7 +178,7 @@ def test_a_thread_that_cannot_be_started_is_a_lack_of_memory(monkeypatch: pytest
     with pytest.raises(MemoryError, match="can't start new thread"):
         engine.submit(START, [Family([], [0])], [[1]])
     engine.close()
-    with pytest.raises(RuntimeError, match="after shutdown"):
+    with pytest.raises(UsageError, match="this scorer is closed"):
         engine.submit(START, [Family([], [0])], [[1]])
 
 

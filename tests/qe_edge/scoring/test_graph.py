@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,3 +176,11 @@ def test_a_batch_without_memory_is_a_memory_error(message: str, counting_bundle:
     graph._session = Full()
     with pytest.raises(MemoryError, match=re.escape(message)):
         graph.scores(graph.nothing, [[1, 2]])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_onnx_runtime_cannot_open_is_told_as_such(counting_bundle: Path) -> None:
+    odd = counting_bundle.rename(counting_bundle.with_name("bun\udcff"))
+    open_bundle(odd)
+    with pytest.raises(BundleError, match=r"/model\.onnx: ONNX Runtime opens no path that is not UTF-8; rename the"):
+        Scorer.load(odd, device="cpu", threads=1)

@@ -12,7 +12,7 @@ import pytest
 
 import qe_edge
 from qe_edge import Row, Score, Scorer, Status
-from qe_edge.errors import BundleError
+from qe_edge.errors import BundleError, UsageError
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
 from qe_edge.scoring.scorer import Job
@@ -141,7 +141,7 @@ def test_a_closed_scorer_lets_its_workers_go(rows: list[Row], monkeypatch: pytes
         loaded.engine.token_budget = 1
         stream = loaded.score(rows)
         threading.Timer(0.05, loaded.close).start()
-        with pytest.raises((CancelledError, RuntimeError)):
+        with pytest.raises((CancelledError, UsageError)):
             list(stream)
     assert sum(run) < len(rows)
 

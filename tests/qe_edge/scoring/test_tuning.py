@@ -75,3 +75,7 @@ def test_a_place_that_cannot_be_written_is_said(counting_bundle: Path) -> None:
         OutputError, match=r"counting\.tuning\.json: cannot be written: .*; free some space there, or copy the"
     ):
         save_tuning(counting_bundle, Tuning(2, 192))
+
+
+def test_a_bundle_whose_name_leaves_no_room_for_a_tuning_has_none(tmp_path: Path) -> None:
+    assert load_tuning(tmp_path / ("x" * 250)) is None

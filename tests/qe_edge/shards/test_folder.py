@@ -41,3 +41,49 @@ def test_the_output_may_not_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="is a file; give a folder"):
         find_shards(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", [".", "linked"], ids=["the folder above", "a link"])
+def test_no_output_may_be_one_of_the_tables(tmp_path: Path, target: str) -> None:
+    (tmp_path / "in" / "in").mkdir(parents=True)
+    (tmp_path / "in" / "x.tsv").write_text("first")
+    (tmp_path / "in" / "in" / "x.tsv").write_text("second")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "in").symlink_to(tmp_path / "in")
+    with pytest.raises(OutputError, match=r"in/x\.tsv: lies in a folder that is scored; give another -o"):
+        find_shards(tmp_path / "in", tmp_path / target)
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["link", "hard link"])
+def test_no_output_may_be_linked_to_a_table(tmp_path: Path, hard: bool) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.tsv").write_text("a table")
+    (tmp_path / "in" / "b.tsv").write_text("another")
+    if hard:
+        (tmp_path / "in" / "a.tsv").hardlink_to(tmp_path / "out" / "a.tsv")
+    else:
+        (tmp_path / "in" / "a.tsv").symlink_to(tmp_path / "out" / "a.tsv")
+    with pytest.raises(OutputError, match=r"out/a\.tsv: is the same file as .*in/a\.tsv, which is scored"):
+        find_shards(tmp_path / "in", tmp_path / "out")
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "deeper" / "a.tsv").write_text("")
+    (tmp_path / "elsewhere" / "b.tsv").write_text("")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "deeper" / "circle").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in" / "deeper")
+    names = [shard.name for shard in find_shards(tmp_path / "in", tmp_path / "out")]
+    assert names == ["deeper/a.tsv", "linked/b.tsv", "linked/back/a.tsv"]
+
+
+def test_an_output_folder_that_a_link_leads_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tsv").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "results").symlink_to(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"out/a\.tsv: lies in a folder that is scored"):
+        find_shards(tmp_path / "in", tmp_path / "out")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,13 @@ from pyarrow import parquet
 
 from qe_edge.cli import main
 from tests.qe_edge.shards.conftest import command, contents, run, write_folder, write_tsv
+
+AS_ANYBODY = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    if sys.platform == "linux" and os.geteuid() == 0
+    else []
+)
+"""before a command: permissions of files hold for it, whoever runs the tests"""
 
 
 def score(folder: Path, target: Path, bundle: Path, *options: str) -> int:
@@ -81,6 +91,84 @@ def test_a_bad_table_is_named_and_the_others_are_finished_then_mended_it_is_scor
     assert [line for line in said if line.endswith("20 rows, finished before")] == [
         f"{name}: 20 rows, finished before" for name in ("a.tsv", "d.parquet", "deeper/c.jsonl")
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and permissions of POSIX")
+def test_what_cannot_be_read_is_named_and_the_others_are_finished(folder: Path, tmp_path: Path, bundle: Path) -> None:
+    (folder / "dangling.tsv").symlink_to(tmp_path / "nothing.tsv")
+    (folder / "loop.tsv").symlink_to("loop.tsv")
+    os.mkfifo(folder / "pipe.tsv")
+    (folder / "locked").mkdir(mode=0)
+    done = run(*AS_ANYBODY, *command(folder, tmp_path / "out", bundle))
+    (folder / "locked").chmod(0o700)
+    assert done.returncode == 3, done.stderr
+    *said, total, last = done.stderr.splitlines()
+    assert total.startswith("4 of 8 tables, 80 rows: ")
+    assert last.startswith("qe-edge: error: 4 of 8 tables could not be scored; the first: ")
+    failed = [line for line in said if "not finished" in line]
+    assert failed == [
+        f"dangling.tsv: not finished: {folder}/dangling.tsv: cannot be read (No such file or directory); check it",
+        f"locked: not finished: {folder}/locked: cannot be looked into (Permission denied); check its permissions",
+        f"loop.tsv: not finished: {folder}/loop.tsv: cannot be read (Too many levels of symbolic links); check it",
+        f"pipe.tsv: not finished: {folder}/pipe.tsv: is no file that can be read again; put one in its place, "
+        "or remove it",
+    ]
+    assert set(contents(tmp_path / "out")) == {"a.tsv", "b.tsv", "d.parquet", "deeper/c.jsonl"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+@pytest.mark.parametrize(
+    ("locked", "code", "said"),
+    [
+        ("in", 3, "in: cannot be read (Permission denied); check its permissions"),
+        ("out", 5, "cannot be written (Permission denied); check the folder"),
+    ],
+)
+def test_folders_without_permission_are_one_line(
+    folder: Path, tmp_path: Path, bundle: Path, locked: str, code: int, said: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / locked).chmod(0)
+    done = run(*AS_ANYBODY, *command(folder, tmp_path / "out" / "below", bundle, "-q"))
+    (tmp_path / locked).chmod(0o700)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert said in done.stderr
+
+
+def test_an_output_whose_name_is_too_long_is_one_line(
+    folder: Path, tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(folder, tmp_path / ("x" * 300), bundle) == 5
+    (tmp_path / "in" / f"{'y' * 250}.tsv").write_bytes((folder / "a.tsv").read_bytes())
+    assert score(folder, tmp_path / "out", bundle) == 5
+    for line in capsys.readouterr().err.splitlines():
+        assert "cannot be written (File name too long); check the folder" in line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_restart_leaves_a_run_alone_that_goes_on(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_tsv(folder / "a.tsv", 3)
+    write_tsv(folder / "b.tsv", 20_000)
+    process = subprocess.Popen(command(folder, target, bundle), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (target / ".b.tsv.journal").exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert process.poll() is None, "it had finished before its journal was seen"
+        left = {".a.tsv.done", ".b.tsv.part", ".b.tsv.journal", ".b.tsv.lock"}
+        assert left <= {path.name for path in target.iterdir()}
+        assert score(folder, target, bundle, "--restart") == 5
+        said = f"qe-edge: error: {target}/b.tsv: another run is writing it; wait for that one, or give another -o\n"
+        assert capsys.readouterr().err == said
+        assert left <= {path.name for path in target.iterdir()}
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+    assert len((target / "b.tsv").read_text().splitlines()) == 20_001
 
 
 def test_another_run_is_refused_before_anything_is_scored_unless_it_restarts(

@@ -6,7 +6,7 @@ import pytest
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
-from qe_edge.table.columns import Columns, from_fields, from_header, usual_names
+from qe_edge.table.columns import Columns, from_fields, from_header, settled, usual_names
 
 TEXT = Prompt("{text} =")
 THREE = Prompt("{Premise} {claim} {review text}")
@@ -22,7 +22,8 @@ def test_languages_are_one_column_or_two_and_the_pair_wins() -> None:
     assert from_header(["lp", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (0,)
     assert from_header(["tgt_lang", "src_lang", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (1, 0)
     assert from_header(["src_lang", "tgt_lang", "lp", "src", "mt"], ALOPE_PROMPT, "f:1").languages == (2,)
-    assert from_header(["src_lang", "src", "mt"], ALOPE_PROMPT, "f:1").languages == ()
+    assert from_header(["Src_Lang", "src", "mt"], ALOPE_PROMPT, "f:1") == Columns((1, 2), (), "Src_Lang")
+    assert from_header(["lp", "tgt_lang", "src", "mt"], ALOPE_PROMPT, "f:1") == Columns((2, 3), (0,))
 
 
 def test_a_missing_column_names_what_is_there_and_what_would_do() -> None:
@@ -56,6 +57,19 @@ def test_fields_count_from_one() -> None:
 def test_fields_that_are_not_two_numbers_are_refused(fields: str) -> None:
     with pytest.raises(UsageError, match="--fields"):
         from_fields(fields, ALOPE_PROMPT)
+
+
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 5000])
+def test_a_number_of_endless_digits_is_refused_and_shown_in_short(number: str) -> None:
+    with pytest.raises(UsageError, match=r"^--fields 1,9+\.*: give the numbers of the") as caught:
+        from_fields(f"1,{number}", ALOPE_PROMPT)
+    assert len(str(caught.value)) < 200
+
+
+def test_of_names_that_could_be_the_same_column_the_one_of_most_objects_counts() -> None:
+    counts = {"id": 1, "source": 6, "Source": 4, "mt": 5, "hyp": 5, "lp": 10, "LP": 1, "QE_score": 9, "qe_status": 10}
+    assert settled(counts, 10, ALOPE_PROMPT) == ["id", "source", "mt", "hyp", "lp", "qe_status"]
+    assert settled({"text": 9, "Text": 1, "lp": 9, "LP": 1}, 10, TEXT) == ["text", "lp", "LP"]
 
 
 def test_other_texts_are_the_columns_of_their_names_in_any_case() -> None:

@@ -158,9 +158,54 @@ def test_a_bundle_for_one_text_reads_its_field(tmp_path: Path) -> None:
         (b'{"src": "a"}', "no translation column among 'src'; name it translation, mt, target, hypothesis or hyp$"),
         (b"source\tmt\nTere\tHello\n", "no JSON object with fields in the first 2 lines"),
         (b'{"src": "a", "source": "b", "mt": "c"}', "could each be the source; rename all but one"),
+        (b'{"src": "a", "mt": "c"}\n{"source": "a", "mt": "c"}', "columns 'src' and 'source' could each be the source"),
         (b'{"src": "a", "mt": "c", "qe_score": 1}', "column 'qe_score' is there already"),
+        (b'{"src": "a", "mt": "c", "qe_score": 1}\n' * 2 + b"[]\n{}", "column 'qe_score' is there already"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         items(tmp_path / "in.jsonl", content)
+
+
+def test_a_few_odd_objects_do_not_decide_how_the_others_are_read(tmp_path: Path) -> None:
+    odd = [
+        '{"source": "a", "mt": "b", "qe_score": 1}',
+        '{"Source": "a", "mt": "b"}',
+        '{"src": "x", "source": "a", "mt": "b"}',
+    ]
+    content = "\n".join([odd[0], GOOD, *odd[1:], GOOD, GOOD]).encode()
+    found = items(tmp_path / "in.jsonl", content)
+    assert [item.row.fault for item in found] == [
+        "field 'qe_score' is there already; rename it",
+        None,
+        "no field 'source'; every object needs it, if only with null",
+        None,
+        None,
+        None,
+    ]
+    assert found[3].row.texts == ("a", "b")
+
+
+def test_a_field_that_is_read_and_there_twice_makes_its_line_invalid(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path / "in.jsonl",
+        '{"source": "Tere", "source": "Kass", "mt": "The cat"}',
+        '{"source": "Tere", "\\u006dt": "The", "mt": "cat"}',
+        '{"id": 1, "source": "Tere", "mt": "The cat", "id": 2, "more": {"mt": 1, "mt": 2}}',
+        '{"source": {"a": 1, "a": 2}, "mt": "The cat"}',
+    )
+    assert found == [
+        "field 'source' is there more than once; leave one",
+        "field 'mt' is there more than once; leave one",
+        None,
+        "field 'source' is an object: {'a': 2}; it must be a string",
+    ]
+
+
+def test_one_language_field_without_the_other_is_refused(tmp_path: Path) -> None:
+    content = b'{"source": "Tere", "mt": "Hello", "Tgt_Lang": "en"}\n'
+    with pytest.raises(InputError, match="column 'Tgt_Lang' and none with the other language; call the two src_lang"):
+        items(tmp_path / "in.jsonl", content, lp=None)
+    (item,) = items(tmp_path / "in.jsonl", content)
+    assert item.row.pair == "et-en"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -55,6 +57,46 @@ def test_the_input_is_not_overwritten(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="is the input itself"), open_output(str(tmp_path / name), [str(source)]):
         pass
     assert source.read_text() == "src\tmt\n"
+
+
+@pytest.mark.parametrize("end", ["part", "journal", "lock"])
+def test_what_is_kept_for_an_output_is_not_overwritten_as_its_input(tmp_path: Path, end: str) -> None:
+    source = tmp_path / f".out.tsv.{end}"
+    source.write_text("src\tmt\n")
+    refused = pytest.raises(OutputError, match="would overwrite")
+    with refused, open_output(str(tmp_path / "out.tsv"), [str(source)], resumable=True):
+        pass
+    assert source.read_text() == "src\tmt\n"
+
+
+def test_an_input_is_not_added_to_through_standard_output(tmp_path: Path) -> None:
+    source = tmp_path / "input.tsv"
+    source.write_text("src\tmt\n")
+    program = f"from qe_edge.table.output import open_output\nwith open_output(None, [{str(source)!r}]): pass"
+    with source.open("a") as appended:
+        done = subprocess.run([sys.executable, "-c", program], stdout=appended, stderr=subprocess.PIPE, text=True)
+    assert "OutputError: stdout: is the input itself; give -o FILE with another name" in done.stderr
+    assert source.read_text() == "src\tmt\n"
+
+
+def test_a_link_that_leads_back_to_itself_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "loop"
+    target.symlink_to(target)
+    with pytest.raises(OutputError, match="leads back to itself"), open_output(str(target), []):
+        pass
+    assert target.is_symlink()
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"), open_output(str(tmp_path / ("x" * 300)), []):
+        pass
+
+
+def test_a_folder_that_is_gone_is_no_place_for_a_relative_name(tmp_path: Path) -> None:
+    program = "import os, sys\nfrom qe_edge.table.output import open_output\nos.rmdir(os.getcwd())\n"
+    program += "with open_output('out.tsv', []): pass"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert "OutputError: out.tsv: cannot be written (No such file or directory)" in done.stderr
 
 
 def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
@@ -199,6 +241,17 @@ def test_two_runs_on_one_output_refuse_each_other(tmp_path: Path) -> None:
             interrupted(target)
         output.write("first\n")
     assert target.read_text() == "first\n"
+
+
+@pytest.mark.parametrize(("first", "second"), [(False, False), (True, False), (False, True)])
+def test_two_runs_refuse_each_other_also_where_one_reads_a_pipe(tmp_path: Path, first: bool, second: bool) -> None:
+    target = tmp_path / "out.tsv"
+    with open_output(str(target), [], resumable=first) as output:
+        output.write("first")
+        with pytest.raises(OutputError, match="another run"), open_output(str(target), [], resumable=second):
+            pass
+    assert target.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
 def test_checkpoints_are_due_where_a_scorers_windows_end(tmp_path: Path) -> None:

@@ -297,3 +297,15 @@ def test_texts_come_in_the_order_of_the_prompt(tmp_path: Path) -> None:
         open_table(path, prompt=prompt, fields="1,4,2"),
     ):
         pass
+
+
+@pytest.mark.parametrize("names", ["src_lang", "TGT_LANG", "src_lang\ttarget_lang"])
+def test_one_language_column_without_the_other_is_refused_unless_languages_are_told(tmp_path: Path, names: str) -> None:
+    path = write(tmp_path, f"source\ttranslation\t{names}\nTere\tHello\tet{chr(9) * names.count(chr(9))}\n")
+    with pytest.raises(InputError) as caught:
+        items(path, lp=None)
+    assert str(caught.value) == (
+        f"{path}: column {names.split()[0]!r} and none with the other language; call the two src_lang and tgt_lang, "
+        "or give both languages, as --lp et-en"
+    )
+    assert [item.row.pair for item in items(path)] == ["et-en"]

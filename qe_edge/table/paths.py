@@ -1,0 +1,31 @@
+"""What a path leads to. Where the system does not let us look, that is nothing: opening it then says why.
+
+`pathlib` of Python 3.11 raises there, as for a folder without permission or a name that is too long.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+
+def mode(path: str | Path) -> int:
+    """Type and permissions (`stat.st_mode`), 0 for nothing."""
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return 0
+
+
+def is_folder(path: str | Path) -> bool:
+    return stat.S_ISDIR(mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether it is an ordinary file: no device, no pipe."""
+    return stat.S_ISREG(mode(path))
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether it is there, and neither an ordinary file nor a folder: a device or a pipe."""
+    return mode(path) != 0 and not is_folder(path) and not is_file(path)

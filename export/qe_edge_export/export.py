@@ -134,6 +134,7 @@ def prepare(
 ) -> Prepared:
     """What an export in any of these precisions begins with. Raises as `export_run` does, but for the gate."""
     run = open_run(run_folder)
+    run.head()  # a run without one, or with a damaged one, is refused before its tables are read
     if merge:
         check_mergeable(run)
     samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from qe_edge.errors import InputError, UsageError
-from qe_edge_train.adapters import holds_adapter
+from qe_edge.errors import UsageError
 from qe_edge_train.adapters.lora import quiet_peft
 from qe_edge_train.build import adapted_decoder
-from qe_edge_train.run import HEAD_FILE, RECIPE_FILE, Run
+from qe_edge_train.run import RECIPE_FILE, Run
 from qe_edge_train.tapped import TappedRegressor
 
 
 def merged_regressor(run: Run) -> TappedRegressor:
     """A run's cut decoder with its LoRA merged (`merged_decoder`) and its head: float32, on the CPU.
 
-    Raises as `merged_decoder` does, and InputError for a run without its head.
+    Raises as `merged_decoder` does, and InputError for a run without a head.
     """
-    if run.facts.head is not None:
-        _check_there(run.folder / HEAD_FILE, (run.folder / HEAD_FILE).is_file())
     head = run.head()
     # nothing reads the other positions of the last block
     full = run.recipe.head.full_blocks or run.facts.blocks_kept - 1
@@ -39,10 +35,8 @@ def merged_decoder(run: Run) -> PreTrainedModel:
     original weights; of any other base its own values. Routed experts stay as they are: which of them a token takes
     depends on the token, so no one matrix does the same. The base's files are only read.
 
-    Raises InputError for a run without its adapter, and UsageError when the base cannot be loaded.
+    Raises InputError for a damaged adapter, and UsageError when the base cannot be loaded.
     """
-    if run.recipe.adapter.kind != "none":
-        _check_there(run.adapter, holds_adapter(run.adapter))
     with _quiet():
         try:
             decoder = adapted_decoder(run, torch.device("cpu"), torch.float32)
@@ -52,11 +46,6 @@ def merged_decoder(run: Run) -> PreTrainedModel:
             decoder = decoder.merge_and_unload()
     assert isinstance(decoder, PreTrainedModel)
     return decoder
-
-
-def _check_there(place: Path, there: bool) -> None:
-    if not there:
-        raise InputError(f"{place}: missing; the run folder is incomplete, copy it again or train again")
 
 
 def check_mergeable(run: Run) -> None:

@@ -9,14 +9,13 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from qe_edge.bundle import MODEL_FILE, WEIGHTS_FILE
 from qe_edge.errors import InputError
@@ -27,7 +26,7 @@ from qe_edge.tokens import PromptEncoder
 from qe_edge_export.graph import state_outputs
 from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.data import Example, load_examples, without
-from qe_edge_train.run import TOKENIZER_FILE, Run
+from qe_edge_train.run import Run
 
 BATCH_SIZE = 16
 TYPICAL_PAIRS = 7
@@ -69,7 +68,8 @@ class Samples:
 def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) -> Samples:
     """Random rows of a run's own tables, the same in every call, encoded as the bundle will encode them.
 
-    Training rows that are also in dev are left out, as in training. Raises InputError when the tables are not there.
+    Training rows that are also in dev are left out, as in training. For cases of doubt there are also rows of the dev
+    tables that the recipe's own samples left out. Raises InputError when tables or tokenizer cannot be read.
     """
     recipe = run.recipe
     if not data_folder.is_dir():
@@ -82,10 +82,16 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) 
     sizes = sizes or SampleSizes.spread(len(by_pair))
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
     refit = [row for rows in by_pair for row in rows[: sizes.refit]]
-    dev_by_pair = _shuffled(dev, seed)
-    gate, doubt = ([row for rows in dev_by_pair for row in rows[:most]] for most in (sizes.gate, sizes.doubt))
+    dev_by_pair = {rows[0].pair: rows for rows in _shuffled(dev, seed)}
+    gate = [row for rows in dev_by_pair.values() for row in rows[: sizes.gate]]
+    # a recipe's `rows` is a sample for the training: what it left of the dev tables may decide here
+    whole, _ = load_examples(
+        [replace(table, rows=0) for table in recipe.dev], recipe.target.column, data_folder, seed, prompt
+    )
+    more = {rows[0].pair: rows for rows in _shuffled(without(whole, [*dev, *train]), seed)}
+    doubt = [row for pair, rows in dev_by_pair.items() for row in (rows + more.get(pair, []))[: sizes.doubt]]
     encoder = PromptEncoder(
-        Tokenizer.from_file(str(run.folder / TOKENIZER_FILE)),
+        run.tokenizer(),
         prompt,
         run.facts.bos,
         recipe.head.token_limit,

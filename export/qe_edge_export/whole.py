@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from qe_edge.errors import OutputError
 from qe_edge_export.merge import check_mergeable, merged_decoder
 from qe_edge_train.build import base_facts
 from qe_edge_train.decoder import blocks, load_decoder
+from qe_edge_train.output import check_new_folder, new_folder
 from qe_edge_train.run import open_run
 
 
@@ -28,6 +26,7 @@ def write_merged(run_folder: Path, out: Path) -> None:
     """
     if os.path.lexists(out):
         raise OutputError(f"{out}: is there already, and is never overwritten; give another -o or delete it")
+    check_new_folder(out)
     run = open_run(run_folder)
     check_mergeable(run)
     base = run.recipe.base
@@ -37,18 +36,17 @@ def write_merged(run_folder: Path, out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.model)
     for block, trained in zip(blocks(whole), blocks(merged), strict=False):
         block.load_state_dict(trained.state_dict())
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}; give another -o") from None
-    try:
+    with new_folder(out) as part:
         whole.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        for path in (part, *part.iterdir()):  # temporary folders and safetensors' files are private
+        _save_tokenizer(tokenizer, part)
+        for path in part.iterdir():  # safetensors' files are private
             path.chmod(0o755 if path.is_dir() else 0o644)
-        part.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{out}: cannot be written: {str(error).splitlines()[0]}; make room and try again") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is Exception:  # the Rust library raises it plain for a full disk
+            raise OSError(str(error)) from None
+        raise

@@ -24,6 +24,7 @@ from qe_edge.bundle import (
     write_spec,
 )
 from qe_edge.errors import OutputError
+from qe_edge_train.output import check_new_folder
 
 PRODUCER = "qe-edge"
 
@@ -31,8 +32,10 @@ PRODUCER = "qe-edge"
 def check_target(folder: Path, force: bool) -> None:
     """Raise OutputError unless a bundle may be written to `folder`.
 
-    It may when there is nothing or an empty folder, and with `force` when there is a bundle and nothing else.
+    It may when there is nothing or an empty folder, and with `force` when there is a bundle and nothing else, if the
+    folder around it allows new files.
     """
+    check_new_folder(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():

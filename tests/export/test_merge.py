@@ -15,9 +15,10 @@ from torch import Tensor
 
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, UsageError
+from qe_edge_export.export import prepare
 from qe_edge_export.merge import merged_regressor
 from qe_edge_train.build import load_cut_decoder
-from qe_edge_train.run import Run
+from qe_edge_train.run import Run, open_run, save_facts
 from qe_edge_train.tapped import TappedRegressor
 
 TOKENS = torch.tensor([[11, 45, 6, 80, 7], [5, 9, 33, 2, 61]])
@@ -129,4 +130,14 @@ def test_a_run_that_lacks_a_part_is_refused(tiny_run: Callable[[str], Run], name
     (run.folder / name).unlink()
 
     with pytest.raises(InputError, match=rf"{said}: missing; the run folder is incomplete"):
-        merged_regressor(run)
+        open_run(run.folder)
+
+
+def test_a_run_without_a_head_is_refused_before_its_tables_are_read(
+    tiny_run: Callable[[str], Run], tmp_path: Path
+) -> None:
+    run = tiny_run("none")
+    save_facts(run.folder, replace(run.facts, head=None))
+
+    with pytest.raises(InputError, match="this run only aligns languages and has no head"):
+        prepare(run.folder, ["fp32"], lambda line: None, tmp_path / "no tables")

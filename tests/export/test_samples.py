@@ -50,6 +50,24 @@ def test_training_rows_that_are_also_in_dev_are_left_out(tiny_run: Callable[[str
     assert all(source.startswith("source train") for _, source in texts(samples.refit))
 
 
+def test_cases_of_doubt_take_rows_that_the_recipes_sample_left_out(
+    tiny_run: Callable[[str], Run], tables: Path
+) -> None:
+    run = tiny_run("none")
+    dev = tuple(replace(table, rows=5) for table in run.recipe.dev)
+    sampled = replace(run, recipe=replace(run.recipe, dev=dev))
+
+    samples = load_samples(sampled, tables, SIZES)
+
+    assert [pair for pair, _ in texts(samples.doubt)] == ["et-en"] * 9 + ["ne-en"] * 9
+    assert len(set(texts(samples.doubt))) == 18
+    assert set(texts(samples.gate)) < set(texts(samples.doubt))
+    # what is learnt from is never what decides
+    learnt = replace(run.recipe, train=(*run.recipe.train, *(replace(table, rows=40) for table in run.recipe.dev)))
+    both = load_samples(replace(run, recipe=replace(learnt, dev=dev)), tables, replace(SIZES, refit=1000, doubt=1000))
+    assert not set(texts(both.doubt)) & set(texts(both.refit))
+
+
 def test_a_missing_data_folder_is_named_with_the_option(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone: no such data folder .*--data"):
         load_samples(tiny_run("none"), tmp_path / "gone", SIZES)

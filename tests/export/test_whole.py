@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from qe_edge.errors import OutputError, UsageError
 from qe_edge_export.merge import merged_decoder
@@ -95,6 +96,31 @@ def test_what_is_there_stays(tiny_run: Callable[[str], Run], tmp_path: Path) -> 
 
     with pytest.raises(OutputError, match="is there already"):
         write_merged(tiny_run("none").folder, tmp_path / "whole")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_run_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and granted(path, mode))
+
+    with pytest.raises(OutputError, match="allows no new files; give another -o"):
+        write_merged(tmp_path / "no-run", tmp_path / "whole")
+
+
+def test_a_tokenizer_that_does_not_fit_on_the_disk_is_one_line(
+    tiny_run: Callable[[str], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run("none")
+
+    def full(self: PreTrainedTokenizerBase, folder: Path, **_: object) -> None:
+        self.backend_tokenizer.save("/dev/full")
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", full)
+
+    with pytest.raises(OutputError, match=r"whole: cannot be written: No space left on device"):
+        write_merged(run.folder, tmp_path / "whole")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, tokenizer: P
 
     with pytest.raises(OutputError, match=r"bundle: cannot be written: .*; give another -o"):
         write(tmp_path / "file" / "bundle", tokenizer)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_place_that_cannot_be_written_is_found_beforehand(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    if force:
+        write(tmp_path / "bundle", tokenizer)
+    granted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and granted(path, mode))
+
+    with pytest.raises(OutputError, match=r"bundle: cannot be written: .* allows no new files; give another -o"):
+        check_target(tmp_path / "bundle", force)

@@ -8,7 +8,7 @@ import pytest
 
 from qe_edge.errors import InputError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
-from qe_edge_train.data import ALL, Example, load_examples, without
+from qe_edge_train.data import ALL, Example, check_train, load_examples, without
 from qe_edge_train.recipe import DataFile
 
 HEADER = "lp\toriginal\ttranslation\tmean\n"
@@ -55,6 +55,10 @@ def test_a_sample_is_random_and_the_same_every_time(tmp_path: Path) -> None:
     [
         ("et-en\ta\tb\tgood\n", "t.tsv:2: column `mean` holds 'good', not a finite number"),
         ("et-en\ta\tb\t1\net-en\ta\tc\tnan\n", "t.tsv:3: column `mean` holds 'nan', not a finite number"),
+        ("et-en\ta\tb\t1_0\n", "t.tsv:2: column `mean` holds '1_0', not a finite number"),
+        ("et-en\ta\tb\t\u0663\n", "t.tsv:2: column `mean` holds '\u0663', not a finite number"),
+        ("et-en\ta\tb\t1e39\n", "t.tsv:2: column `mean` holds '1e39', not a finite number up to 1e+18"),
+        ("et-en\ta\tb\t-1e300\n", "t.tsv:2: column `mean` holds '-1e300', not a finite number up to 1e+18"),
         ("et-en\ta\tb\n", "t.tsv:2: 3 instead of 4 cells"),
     ],
 )
@@ -72,6 +76,47 @@ def test_a_missing_score_column_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"t\.tsv:1: no column `z_mean`.*lp, original, translation, mean"):
         load_examples([file], "z_mean", tmp_path, 1, ALOPE_PROMPT)
+
+
+def test_the_nearest_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("lp\toriginal\ttranslation\tz_mean\tMean\net-en\ta\tb\t1\t2\n", encoding="utf-8")
+
+    with pytest.raises(InputError, match=r"t\.tsv:1: no column `mean`.*the nearest to \[target\] column is `Mean`$"):
+        load_examples([DataFile("t.tsv")], "mean", tmp_path, 1, ALOPE_PROMPT)
+
+
+def test_two_columns_with_the_score_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("lp\tmean\toriginal\ttranslation\tmean\net-en\t1\ta\tb\t2\n", encoding="utf-8")
+
+    with pytest.raises(InputError, match=r"t\.tsv:1: 2 columns are called `mean`; rename all but one"):
+        load_examples([DataFile("t.tsv")], "mean", tmp_path, 1, ALOPE_PROMPT)
+
+
+def test_scores_are_written_in_the_usual_ways(tmp_path: Path) -> None:
+    cells = ["1", "1.5", "-2", "+.5", "1e-3", " 7 ", "2E2"]
+    file = write(tmp_path, "".join(f"et-en\t{i}\tb\t{cell}\n" for i, cell in enumerate(cells)))
+
+    examples, _ = load_examples([file], "mean", tmp_path, 1, ALOPE_PROMPT)
+
+    assert [example.score for example in examples] == [1, 1.5, -2, 0.5, 0.001, 7, 200]
+
+
+def test_a_missing_language_pair_is_asked_for_where_it_can_be_told(tmp_path: Path) -> None:
+    rows = "".join(f"Tere hommikust, maailm {i}\tGood morning, world {i}\t{i}\n" for i in range(30))
+    (tmp_path / "t.tsv").write_text("original\ttranslation\tmean\n" + rows, encoding="utf-8")
+
+    with pytest.raises(InputError, match="give lp in its table of the recipe, or a column lp in the table"):
+        load_examples([DataFile("t.tsv")], "mean", tmp_path, 1, ALOPE_PROMPT)
+    with pytest.raises(InputError, match="give --lp, or a column lp in the table"):
+        load_examples([DataFile("t.tsv")], "mean", tmp_path, 1, ALOPE_PROMPT, "--lp")
+
+
+@pytest.mark.parametrize("scores", [[50.0], [50.0] * 3, [0.1] * 3, [50.0, 50.0000000001]])
+def test_training_scores_must_differ(scores: list[float]) -> None:
+    rows = [Example("et-en", ("Estonian", "English"), ("a", str(i)), score) for i, score in enumerate(scores)]
+
+    with pytest.raises(InputError, match=rf"{len(rows)} training rows without two different scores .*nothing to learn"):
+        check_train(rows)
 
 
 TEXT = Prompt("{text} =")
@@ -133,5 +178,7 @@ def test_one_file_is_split_into_training_and_dev_rows(tmp_path: Path) -> None:
     assert scores(5, 0) == [5.0, 6.0]
     with pytest.raises(InputError, match=r"t\.tsv: has 6 rows, first_row = 7; lower it"):
         scores(7, 0)
+    with pytest.raises(InputError, match=r"t\.tsv: has 6 rows, last_row = 7; lower it"):
+        scores(1, 7)
     with pytest.raises(InputError, match="rows 3 to 2: rows count from 1"):
         DataFile("t.tsv", first_row=3, last_row=2)

@@ -11,7 +11,7 @@ import pytest
 
 from qe_edge.errors import OutputError
 from qe_edge_train.allocation.command import allocate
-from qe_edge_train.output import check_output, json_text
+from qe_edge_train.output import check_new_folder, check_output, json_text, new_folder
 from qe_edge_train.probe.command import probe
 
 
@@ -59,6 +59,39 @@ def test_a_link_to_nowhere_is_not_a_folder(tmp_path: Path) -> None:
 
     with pytest.raises(OutputError, match="link is not a folder"):
         check_output(tmp_path / "link", "probe.json")
+
+
+def test_a_new_folder_is_there_complete_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deeper" / "out"
+    with new_folder(out) as part:
+        (part / "one").write_text("1")
+        assert not out.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (out / "one").read_text() == "1"
+    assert out.stat().st_mode & 0o777 == 0o755
+
+    def fill(folder: Path) -> None:
+        with new_folder(folder) as part:
+            (part / "one").write_text("1")
+            Path("/dev/full").write_text("1")
+
+    with pytest.raises(OutputError, match=r"second: cannot be written: No space left on device; make room or give"):
+        fill(tmp_path / "second")
+    assert [path.name for path in tmp_path.iterdir()] == ["deeper"]
+
+
+def test_a_new_folder_needs_room_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_new_folder(tmp_path / "new" / "deeper")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="file is not a folder; give another -o"):
+        check_new_folder(tmp_path / "file" / "out")
+
+    granted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and granted(path, mode))
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("out"), tmp_path / "out", tmp_path / "new" / "deeper"):
+        with pytest.raises(OutputError, match="allows no new files; give another -o"):
+            check_new_folder(folder)
 
 
 def test_undefined_numbers_are_null_at_any_depth() -> None:

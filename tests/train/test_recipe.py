@@ -70,6 +70,18 @@ def test_defaults_are_the_published_alope_settings() -> None:
         ({"alignment": {"texts": {"path": "a"}}}, "`alignment.texts` must be an array of tables: [[alignment.texts]]"),
         ({"target": {"loss_weight": 0}}, "[target] loss_weight = 0.0: must be above 0"),
         ({"evaluation": {"rows_per_pair": 1}}, "rows_per_pair = 1: 0 for all, or at least 2"),
+        ({"evaluation": {"checkpoint_minutes": -3}}, "[evaluation] checkpoint_minutes = -3.0: must not be negative"),
+        ({"name": ""}, "name is empty"),
+        ({"name": " "}, "name is empty"),
+        ({"name": "a\x1b[2Jb"}, "name = 'a\\x1b[2Jb': control characters; remove them"),
+        ({"data_name": "a\nb"}, "data_name = 'a\\nb': control characters"),
+        ({"base": {"model": "b", "licence": "a\nb"}}, "[base] licence = 'a\\nb': control characters"),
+        ({"target": {"scale": "a\rb"}}, "[target] scale = 'a\\rb': control characters"),
+        ({"head": {"prompt": "{src}\x07{mt}"}}, "[head] prompt = '{src}\\x07{mt}': control characters"),
+        ({"dev": [{"path": "d.tsv", "lp": "xx-yy"}]}, "d.tsv: lp = 'xx-yy': unknown language 'xx'"),
+        ({"head": {"token_limit": 0}}, "[head] token_limit = 0: must be at least 2"),
+        ({"head": {"token_limit": -5}}, "[head] token_limit = -5: must be at least 2"),
+        ({"alignment": {"held_out": 1}}, "[alignment] held_out = 1: retrieval is measured on at least 4 lines"),
         ({"optimiser": {"gradient_checkpointing": True}}, "needs share_prefix = false"),
         ({"head": {"full_blocks": -1}}, "[head] full_blocks = -1: must not be negative; 0 means all"),
         ({"head": {"full_blocks": 3}, "adapter": {"kind": "experts"}}, "routed experts are balanced over all tokens"),
@@ -96,6 +108,10 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path, recipe: Recipe
     path.write_text(tomli_w.dumps(recipe_table(recipe)), encoding="utf-8")
 
     assert load_recipe(path) == recipe
+
+
+def test_a_prompt_may_have_lines(tmp_path: Path) -> None:
+    assert parse_recipe({**MINIMAL, "head": {"prompt": "a\n\t{src}\n{mt}"}}, "r.toml").head.prompt.count("\n") == 2
 
 
 WHOLE = Recipe(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
-from qe_edge_train.recipe import Recipe
+from qe_edge_train.recipe import Adapter, Recipe
 from qe_edge_train.run import HISTORY_FILE, RunFacts, append_history, open_run, save_facts, save_recipe
 
 
 def test_undefined_correlations_are_null_in_every_file_and_nan_in_a_run(tmp_path: Path, recipe: Recipe) -> None:
     dev = {"macro_spearman": math.nan, "pairs": {"et-en": {"n": 3, "spearman": math.nan, "mae": 1.5}}}
-    save_recipe(tmp_path, recipe)
+    save_recipe(tmp_path, dataclasses.replace(recipe, adapter=Adapter(kind="none")))
+    (tmp_path / "tokenizer.json").touch()
     save_facts(tmp_path, facts(dev))
     append_history(tmp_path, {"step": 1, "dev": dev})
     append_history(tmp_path, {"step": 2, "dev": dev})

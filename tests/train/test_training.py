@@ -17,14 +17,15 @@ import tomli_w
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, OutputError
 from qe_edge.prompt import ALOPE_PROMPT
 from qe_edge_train.decoder import cut_decoder, load_decoder
 from qe_edge_train.evaluate import predict
-from qe_edge_train.recipe import Base, Optimiser, Recipe, recipe_table
-from qe_edge_train.run import open_run
+from qe_edge_train.recipe import Base, Optimiser, Recipe, load_recipe, recipe_table
+from qe_edge_train.run import open_run, save_recipe
 from qe_edge_train.session import train_run
 from qe_edge_train.summary import summary_table
 
@@ -139,6 +140,9 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tables: Path,
         train_run(stopped, tmp_path / "run", tables, CPU, stop)
     assert (tmp_path / "run" / "checkpoint.pt").exists()
     other = dataclasses.replace(stopped, adapter=dataclasses.replace(recipe.adapter, alpha=16))
+    with pytest.raises(OutputError, match=r"recipe\.toml: is not what this training writes there"):
+        train_run(other, tmp_path / "run", tables, CPU, silent)
+    save_recipe(tmp_path / "run", other)
     with pytest.raises(InputError, match="belongs to another recipe"):
         train_run(other, tmp_path / "run", tables, CPU, silent)
 
@@ -174,6 +178,36 @@ def test_a_folder_of_other_things_is_not_written_to(recipe: Recipe, tables: Path
         train_run(recipe, tmp_path / "history.jsonl", tables, CPU, silent)
 
     assert (tmp_path / "history.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("beside", [[], ["notes.txt"], ["history.jsonl"]])
+def test_a_recipe_of_the_users_own_is_not_overwritten(
+    recipe: Recipe, tables: Path, tmp_path: Path, beside: list[str]
+) -> None:
+    own = "# mine\n" + tomli_w.dumps(recipe_table(recipe))
+    (tmp_path / "recipe.toml").write_text(own, encoding="utf-8")
+    for name in beside:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+
+    with pytest.raises(OutputError, match="give a new or empty folder with -o"):
+        train_run(load_recipe(tmp_path / "recipe.toml"), tmp_path, tables, CPU, silent)
+
+    assert (tmp_path / "recipe.toml").read_text(encoding="utf-8") == own
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*beside, "recipe.toml"])
+    assert all((tmp_path / name).read_text(encoding="utf-8") == "mine" for name in beside)
+
+
+def test_other_files_beside_the_recipe_of_a_run_are_not_mixed_with_it(
+    recipe: Recipe, tables: Path, tmp_path: Path
+) -> None:
+    save_recipe(tmp_path, recipe)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(OutputError, match=r"holds other files \(notes\.txt\)"):
+        train_run(recipe, tmp_path, tables, CPU, silent)
+
+    (tmp_path / "notes.txt").unlink()
+    assert train_run(load_recipe(tmp_path / "recipe.toml"), tmp_path, tables, CPU, silent).recipe == recipe
 
 
 @pytest.mark.parametrize(
@@ -253,3 +287,13 @@ def test_a_tap_beyond_the_depth_ends_before_training(recipe: Recipe, tables: Pat
     assert result.stderr.splitlines()[-1] == (
         "qe-edge: error: tap TL-9 does not exist: a decoder of 4 blocks has TL-1 to TL-4"
     )
+
+
+def test_tensorboard_reads_what_a_run_wrote_for_it(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    run = train_run(recipe, tmp_path / "run", tables, CPU, silent)
+
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+
+    assert set(events.Tags()["scalars"]) == {"train/loss/task", "train/learning_rate", "dev"}
+    assert [event.step for event in events.Scalars("train/loss/task")] == list(range(1, 13))
+    assert max(event.value for event in events.Scalars("dev")) == pytest.approx(run.facts.dev["macro_spearman"])

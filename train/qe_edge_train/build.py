@@ -20,6 +20,7 @@ from qe_edge_train.adapters import add_adapter, attach_adapter
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.allocation.spectra import Estimator, block_alphas, load_unquantised
 from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder
+from qe_edge_train.guards import reason
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Base, Head, Recipe
 from qe_edge_train.recipe.options import refuse
@@ -42,13 +43,15 @@ class BaseFacts:
 
 def base_facts(base: Base) -> BaseFacts:
     """Configuration and tokenizer of a base. Raises UsageError when it cannot be loaded or is not supported."""
+    part = "configuration"
     try:
         config = AutoConfig.from_pretrained(base.model)
+        part = "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(base.model)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except Exception as error:  # damaged files are any error to transformers and a bare Exception to tokenizers
         raise UsageError(
-            f"base {base.model!r} cannot be loaded: {first_line}; give a hub id or a local folder"
+            f"base {base.model!r}: its {part} cannot be loaded: {reason(error)}; "
+            "give a hub id or a local folder, or fetch it again"
         ) from None
     if config.model_type not in FAMILIES:
         raise UsageError(
@@ -85,11 +88,7 @@ def load_cut_decoder(base: Base, tap: int, device: torch.device) -> PreTrainedMo
             bnb_4bit_compute_dtype=dtype,
         )
         options = {"quantization_config": four_bit, "device_map": {"": device}}
-    try:
-        decoder = load_decoder(base.model, dtype, **options)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"base {base.model!r}: its weights cannot be loaded: {reason}; fetch it again") from None
+    decoder = load_decoder(base.model, dtype, **options)
     _keep_layout(decoder)
     if not options:
         nn.Module.to(decoder, device)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import difflib
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError
+from qe_edge.evaluation.reading import parse_number
 from qe_edge.languages import english_name
 from qe_edge.prompt import Prompt
 from qe_edge.table.columns import accepted_names
@@ -19,6 +22,10 @@ from qe_edge_train.recipe import DataFile
 
 ALL = "all"
 """stands for the language pair of every row where the prompt names no language"""
+LARGEST = 1e18
+"""the largest magnitude of a score, far beyond any that is meant; squares of much larger numbers overflow in float32"""
+IN_RECIPE = "lp in its table of the recipe"
+"""where a user says of which languages a table is"""
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,15 @@ class FileFacts:
 
 
 def load_examples(
-    files: Sequence[DataFile], column: str, folder: Path, seed: int, prompt: Prompt
+    files: Sequence[DataFile], column: str, folder: Path, seed: int, prompt: Prompt, lp_option: str = IN_RECIPE
 ) -> tuple[list[Example], list[FileFacts]]:
     """Read tables relative to `folder`; rows that repeat pair and texts, and rows with an empty text, are left out.
 
-    column: name of the column with the score; prompt: its text fields are the columns read.
-    Raises InputError with file, line and value for rows that cannot be read and for scores that are not numbers, and
-    when the score would be one of the texts.
+    column: name of the column with the score; prompt: its text fields are the columns read; lp_option: what messages
+    call the place where the language pair of a table is told.
+    Raises InputError with file, line and value for rows that cannot be read and for scores that are not numbers, for a
+    score column that is not there once, for rows beyond the end of a table, and when the score would be one of the
+    texts.
     """
     texts = {name.casefold() for field in prompt.fields for name in accepted_names(field)}
     if column.strip().casefold() in texts:
@@ -72,9 +81,10 @@ def load_examples(
     seen: set[tuple[str, ...]] = set()
     for file in files:
         path = folder / file.path
-        whole, quoting = _read(path, file.lp, column, prompt)
-        if file.first_row > len(whole):
-            raise InputError(f"{path}: has {len(whole)} rows, first_row = {file.first_row}; lower it")
+        whole, quoting = _read(path, file.lp, column, prompt, lp_option)
+        for key, row in (("first_row", file.first_row), ("last_row", file.last_row)):
+            if row > len(whole):
+                raise InputError(f"{path}: has {len(whole)} rows, {key} = {row}; lower it")
         read = whole[file.first_row - 1 : file.last_row or None]
         kept = [example for example in read if all(text.strip() for text in example.texts)]
         unique: list[Example] = []
@@ -106,6 +116,22 @@ def without(examples: Sequence[Example], others: Sequence[Example]) -> list[Exam
     return [example for example in examples if example.key not in known]
 
 
+def check_train(rows: Sequence[Example]) -> None:
+    """Raise InputError unless there are training rows and their scores differ in float32, in which they are learnt."""
+    if not rows:
+        raise InputError("no training rows are left without empty, repeated and dev rows; give other [[train]] tables")
+    if constant([row.score for row in rows]):
+        raise InputError(
+            f"{len(rows)} training rows without two different scores (the first is {rows[0].score:g}): nothing to "
+            "learn; give other [[train]] tables or another [target] column"
+        )
+
+
+def constant(scores: Sequence[float]) -> bool:
+    """Whether all scores are the same in float32."""
+    return len(np.unique(np.array(scores, np.float32))) < 2
+
+
 def check_dev(rows: Sequence[Example]) -> None:
     """Raise InputError unless there are dev rows and those of every pair can be ranked."""
     if not rows:
@@ -123,27 +149,25 @@ def facts_table(facts: Sequence[FileFacts]) -> list[dict[str, object]]:
     return [asdict(item) for item in facts]
 
 
-def _read(path: Path, lp: str, column: str, prompt: Prompt) -> tuple[list[Example], str]:
+def _read(path: Path, lp: str, column: str, prompt: Prompt, lp_option: str) -> tuple[list[Example], str]:
     names: dict[str, Pair] = {ALL: ("", "")}
     examples: list[Example] = []
     if lp and not prompt.uses_languages:
-        raise InputError(
-            f"{path}: lp = {lp!r}, and the prompt names no language; remove lp from its table in the recipe"
-        )
+        raise InputError(f"{path}: lp = {lp!r}, and the prompt names no language; remove {lp_option}")
     with open_table(str(path), prompt=prompt, lp=lp or None) as table:
         if table.assumed:  # a guess is good enough for scoring, not for training
-            raise InputError(f"{path}: no language pair is given; add lp to its table in the recipe, or a column lp")
-        if column not in table.columns:
-            raise InputError(f"{path}:1: no column `{column}`; columns are {', '.join(table.columns)}")
-        at = list(table.columns).index(column)
+            raise InputError(f"{path}: no language pair is given; give {lp_option}, or a column lp in the table")
+        at = _position(table.columns, column, path)
         for item in table.items:
             row = item.row
             if row.fault is not None:
                 raise InputError(f"{item.place}: {row.fault}")
             text = item.cells[at]
-            score = _number(text)
-            if score is None:
-                raise InputError(f"{item.place}: column `{column}` holds {text!r}, not a finite number")
+            score = parse_number(text)
+            if not abs(score) <= LARGEST:
+                raise InputError(
+                    f"{item.place}: column `{column}` holds {text[:40]!r}, not a finite number up to {LARGEST:g}"
+                )
             pair = row.pair if prompt.uses_languages else ALL
             if pair not in names:
                 names[pair] = (english_name(row.source_language), english_name(row.target_language))
@@ -151,9 +175,16 @@ def _read(path: Path, lp: str, column: str, prompt: Prompt) -> tuple[list[Exampl
         return examples, table.quoting
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _position(columns: Sequence[str], column: str, path: Path) -> int:
+    """Where the score column stands, as it is written."""
+    found = columns.count(column)
+    if found > 1:
+        raise InputError(f"{path}:1: {found} columns are called `{column}`; rename all but one")
+    if not found:
+        names = {name.strip().casefold(): name for name in columns}
+        near = names[difflib.get_close_matches(column.strip().casefold(), names, n=1, cutoff=0.0)[0]]
+        raise InputError(
+            f"{path}:1: no column `{column}`; columns are {', '.join(columns)}; the nearest to [target] column is "
+            f"`{near}`"
+        )
+    return columns.index(column)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
+from typing import Literal
+
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -11,18 +15,47 @@ from transformers.utils import logging as transformers_logging
 from qe_edge.errors import UsageError
 from qe_edge.taps import blocks_kept, keeps_final_norm
 from qe_edge_train import attention
+from qe_edge_train.guards import reason
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "cohere")
 """`model_type` of the decoders whose taps and exports are tested; others are refused by name."""
 
 
-def load_decoder(base: str, dtype: torch.dtype, **options: object) -> PreTrainedModel:
-    """The uncut decoder (no language-model head) of a hub id or a local folder."""
+def load_decoder(base: str, dtype: torch.dtype | Literal["auto"], **options: object) -> PreTrainedModel:
+    """The uncut decoder (no language-model head) of a hub id or a local folder.
+
+    dtype: "auto" for the type that the weights are stored in. Raises UsageError when its weights cannot be loaded, lack
+    one of the decoder's or do not fit its configuration: transformers would put random ones in their places.
+    """
     transformers_logging.disable_progress_bar()  # it would run into the lines that report progress
-    decoder = AutoModel.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, **options)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # of weights that do not fit it prints a table; they are refused below
+    try:
+        decoder, weights = AutoModel.from_pretrained(
+            base,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except (OSError, ValueError, SafetensorError, UnpicklingError) as error:
+        raise UsageError(_unloadable(base, reason(error))) from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     if not isinstance(decoder, PreTrainedModel):
         raise UsageError(f"{base}: not a decoder that transformers can load")
+    if weights["missing_keys"]:
+        missing = min(weights["missing_keys"])
+        raise UsageError(_unloadable(base, f"they lack {missing}, which its config.json asks for"))
+    if weights["mismatched_keys"]:
+        name, stored, needed = min(weights["mismatched_keys"])
+        raise UsageError(_unloadable(base, f"{name} is {list(stored)}, but its config.json asks for {list(needed)}"))
     return decoder
+
+
+def _unloadable(base: str, why: str) -> str:
+    return f"base {base!r}: its weights cannot be loaded: {why}; fetch it again"
 
 
 def cut_decoder(decoder: PreTrainedModel, tap: int) -> PreTrainedModel:

@@ -6,20 +6,21 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.tensorboard import SummaryWriter
 
 from qe_edge.errors import InputError
 from qe_edge_train.adapters import set_adapter
+from qe_edge_train.events import EventFile
+from qe_edge_train.guards import reading
 from qe_edge_train.heads import RegressionHead
 from qe_edge_train.objectives import Objective
 from qe_edge_train.optimiser import learning_rate_factor, make_optimiser
@@ -27,9 +28,10 @@ from qe_edge_train.recipe import Recipe, recipe_table
 from qe_edge_train.run import (
     ADAPTER_FOLDER,
     CHECKPOINT_FILE,
-    HEAD_FILE,
     HISTORY_FILE,
+    TENSORBOARD_FOLDER,
     append_history,
+    load_head,
     replace_file,
     save_best,
 )
@@ -98,25 +100,24 @@ class Trainer:
         self.evaluate_at = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
 
     def run(self) -> Progress:
-        """Train to the end, from wherever `resume` left off."""
+        """Train to the end, from wherever `resume` left off. Raises OSError when the folder cannot be written."""
         started = saved = time.monotonic()
         done, before = self.progress, self.progress.seconds
-        writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done.step)
         self.tokens_left = sum(self._tokens(step) for step in range(done.step, self.steps))
-        while done.step < self.steps:
-            self._step(writer)
-            done.seconds = before + time.monotonic() - started
-            evaluated = done.step in self.evaluate_at
-            if evaluated:
-                self._evaluate(writer)
+        with closing(EventFile(self.folder / TENSORBOARD_FOLDER, done.step)) as events:
+            while done.step < self.steps:
+                self._step(events)
                 done.seconds = before + time.monotonic() - started
-            if evaluated or time.monotonic() - saved > 60 * self.recipe.evaluation.checkpoint_minutes:
-                self._checkpoint()
-                saved = time.monotonic()
-        writer.close()
+                evaluated = done.step in self.evaluate_at
+                if evaluated:
+                    self._evaluate(events)
+                    done.seconds = before + time.monotonic() - started
+                if evaluated or time.monotonic() - saved > 60 * self.recipe.evaluation.checkpoint_minutes:
+                    self._checkpoint()
+                    saved = time.monotonic()
         return done
 
-    def _step(self, writer: SummaryWriter) -> None:
+    def _step(self, events: EventFile) -> None:
         """One optimiser step on one objective."""
         done = self.progress
         objective = self.objectives[done.step % len(self.objectives)]
@@ -133,17 +134,17 @@ class Trainer:
         mean = LOSS_MEMORY * losses.get(objective.name, loss) + (1 - LOSS_MEMORY) * loss
         done.losses = {**losses, objective.name: mean}
         rate = self.schedule.get_last_lr()[0]
-        writer.add_scalar(f"train/loss/{objective.name}", loss, done.step)
-        writer.add_scalar("train/learning_rate", rate, done.step)
+        events.scalar(f"train/loss/{objective.name}", loss, done.step)
+        events.scalar("train/learning_rate", float(rate), done.step)
         if done.step % 20 == 0:
             self.report(self._progress_line())
             append_history(self.folder, {"step": done.step, "loss": done.losses, "learning_rate": rate})
 
-    def _evaluate(self, writer: SummaryWriter) -> None:
+    def _evaluate(self, events: EventFile) -> None:
         done = self.progress
         measured = self.selection.measure(whole=False)
         append_history(self.folder, {"step": done.step, "dev": measured.record})
-        writer.add_scalar("dev", measured.value, done.step)
+        events.scalar("dev", measured.value, done.step)
         self.report(f"dev at step {done.step}: {measured.said}")
         if done.best_step == 0 or measured.value > done.best or math.isnan(done.best):
             done.best, done.best_step = measured.value, done.step
@@ -156,7 +157,7 @@ class Trainer:
             return self.progress.best_figures
         set_adapter(self.decoder, self.folder / ADAPTER_FOLDER)
         if self.head is not None:
-            self.head.load_state_dict(load_file(self.folder / HEAD_FILE))
+            load_head(self.folder, self.head)
         return self.selection.measure(whole=True).record
 
     def _tokens(self, step: int) -> int:
@@ -192,14 +193,17 @@ class Trainer:
     def resume(self) -> None:
         """Take up the checkpoint in the folder, if there is one; nothing is written before it is known to fit.
 
-        Raises InputError when it belongs to another recipe or to other data.
+        Raises InputError when it is damaged or belongs to another recipe or to other data.
         """
         path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             (self.folder / HISTORY_FILE).unlink(missing_ok=True)
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if json.loads(state["recipe"]) != json.loads(json.dumps(recipe_table(self.recipe))):
+        remedy = "delete it to start again from the first step, what was trained is lost"
+        with reading(path, Exception, remedy=remedy):  # there is no end to what torch raises for damaged files
+            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+            recipe = json.loads(state["recipe"])
+        if recipe != json.loads(json.dumps(recipe_table(self.recipe))):
             raise InputError(
                 f"{path}: belongs to another recipe; give another -o, or delete {self.folder} to start again"
             )
@@ -217,16 +221,15 @@ class Trainer:
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all(state["random_cuda"])
         self.progress = Progress(**state["progress"])
-        history = self.folder / HISTORY_FILE
-        kept = [line for line in _lines(history) if json.loads(line)["step"] <= self.progress.step]
-        replace_file(history, "".join(kept).encode())
+        replace_file(self.folder / HISTORY_FILE, _history(self.folder / HISTORY_FILE, self.progress.step))
         self.report(f"resumed at step {self.progress.step} of {self.steps}")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as stream:
-            yield from stream
+def _history(path: Path, step: int) -> bytes:
+    """The lines of a history up to a step. A last line without its end, torn by a power cut or a full disk, is none."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    with reading(path, ValueError, KeyError, TypeError, remedy="delete it, only the record of the losses is lost"):
+        return b"".join(line + b"\n" for line in lines if json.loads(line)["step"] <= step)
 
 
 def describe(progress: Progress) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""Where a command that measures may write, found out before it measures, and the JSON that it writes there."""
+"""Where a command may write, found out before it works, folders that are complete or not there, and their JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,42 @@ def check_output(folder: Path, result: str) -> None:
     """
     if os.path.lexists(folder / result):
         raise OutputError(f"{folder}: holds a report already ({result}); give another -o or delete it")
-    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    _check_writable(folder, folder)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise OutputError unless `folder` can be made beside its place and moved there; nothing is made here."""
+    _check_writable(folder, folder.absolute().parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, which takes its place once it is written; otherwise nothing stays.
+
+    Raises OutputError when it cannot be written. An empty folder may be there.
+    """
+    from safetensors import SafetensorError  # here: commands import this module where it may not be installed
+
+    from qe_edge_train.guards import reason
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}; give another -o") from None
+    try:
+        yield part
+        part.chmod(0o755)  # temporary folders are private
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder}: cannot be written: {reason(error)}; make room or give another -o") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_writable(folder: Path, place: Path) -> None:
+    """Raise OutputError unless something can be written at `place`, which need not exist yet, for `folder`."""
+    nearest = next(path for path in (place, *place.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise OutputError(f"{folder}: cannot be written: {nearest} is not a folder; give another -o")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -22,11 +22,14 @@ from typing import Any
 
 import tomli_w
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from tokenizers import Tokenizer
 from torch import nn
 
 from qe_edge.errors import InputError
-from qe_edge_train.adapters import save_adapter
+from qe_edge_train.adapters import holds_adapter, save_adapter
+from qe_edge_train.guards import reading
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.output import json_text, with_nan
 from qe_edge_train.recipe import Recipe, load_recipe, recipe_table
@@ -37,7 +40,15 @@ ADAPTER_FOLDER = "adapter"
 HEAD_FILE = "head.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 HISTORY_FILE = "history.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
 CHECKPOINT_FILE = "checkpoint.pt"
+RUN_FILES = (
+    *(RECIPE_FILE, FACTS_FILE, ADAPTER_FOLDER, HEAD_FILE, TOKENIZER_FILE),
+    *(HISTORY_FILE, TENSORBOARD_FOLDER, CHECKPOINT_FILE),
+)
+"""All that a training writes into its folder."""
+PART = ".part"
+"""Ends the name of a file that `replace_file` has not finished."""
 PACKAGES = ("qe-edge", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
 
 
@@ -89,35 +100,67 @@ class Run:
         return self.folder / ADAPTER_FOLDER
 
     def head(self) -> RegressionHead:
-        """The trained head, on the CPU. Raises InputError for a run without one."""
+        """The trained head, on the CPU. Raises InputError for a run without one, and for a damaged one."""
         if self.facts.head is None:
             raise InputError(
                 f"{self.folder}: this run only aligns languages and has no head; train one with a task, or add its "
                 "adapter to that of a task: `qe-edge merge-adapters TASK ALIGNED`, the task's run first"
             )
         head = RegressionHead(self.facts.head)
-        head.load_state_dict(load_file(self.folder / HEAD_FILE))
+        load_head(self.folder, head)
         return head
+
+    def tokenizer(self) -> Tokenizer:
+        """The base's tokenizer. Raises InputError when it is damaged."""
+        path = self.folder / TOKENIZER_FILE
+        with reading(path, Exception):  # tokenizers raises nothing more special
+            return Tokenizer.from_file(str(path))
 
 
 def open_run(folder: Path) -> Run:
-    """Read a run folder. Raises InputError when it is not one or is unfinished."""
+    """Read a run folder. Raises InputError when it is not one, is unfinished or damaged, or lacks a part."""
     if not (folder / RECIPE_FILE).is_file():
         raise InputError(
             f"{folder}: not a training run (no {RECIPE_FILE}); give the folder that `qe-edge train -o` wrote"
         )
     if not (folder / FACTS_FILE).is_file():
         raise InputError(f"{folder}: the run is not finished; continue it with the same `qe-edge train` command")
-    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-    if facts["head"] is not None:
-        facts["head"] = HeadOptions(**{**facts["head"], "offsets": tuple(facts["head"]["offsets"])})
-    facts["dev"] = with_nan(facts["dev"])
-    return Run(folder, load_recipe(folder / RECIPE_FILE), RunFacts(**facts))
+    with reading(folder / FACTS_FILE, ValueError, KeyError, TypeError):
+        content = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        if content["head"] is not None:
+            content["head"] = HeadOptions(**{**content["head"], "offsets": tuple(content["head"]["offsets"])})
+        content["dev"] = with_nan(content["dev"])
+        facts = RunFacts(**content)
+    run = Run(folder, load_recipe(folder / RECIPE_FILE), facts)
+    _check_complete(run)
+    return run
+
+
+def _check_complete(run: Run) -> None:
+    """Raise InputError when a part of a finished run is not there."""
+    there = {run.folder / TOKENIZER_FILE: (run.folder / TOKENIZER_FILE).is_file()}
+    if run.facts.head is not None:
+        there[run.folder / HEAD_FILE] = (run.folder / HEAD_FILE).is_file()
+    if run.recipe.adapter.kind != "none":
+        there[run.adapter] = holds_adapter(run.adapter)
+    for path, found in there.items():
+        if not found:
+            raise InputError(f"{path}: missing; the run folder is incomplete, copy it again or train again")
+
+
+def recipe_content(recipe: Recipe) -> bytes:
+    """What the recipe file of a run holds: the resolved recipe."""
+    return tomli_w.dumps(recipe_table(recipe)).encode()
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
     """Write the resolved recipe."""
-    (folder / RECIPE_FILE).write_text(tomli_w.dumps(recipe_table(recipe)), encoding="utf-8")
+    replace_file(folder / RECIPE_FILE, recipe_content(recipe))
+
+
+def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write the base's tokenizer."""
+    replace_file(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
 
 
 def save_facts(folder: Path, facts: RunFacts) -> None:
@@ -129,7 +172,15 @@ def save_best(folder: Path, decoder: nn.Module, head: RegressionHead | None) -> 
     """Write adapter and head of the best checkpoint so far."""
     save_adapter(decoder, folder / ADAPTER_FOLDER)
     if head is not None:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
+        state = {name: tensor.contiguous().cpu() for name, tensor in head.state_dict().items()}
+        replace_file(folder / HEAD_FILE, save(state))
+
+
+def load_head(folder: Path, head: RegressionHead) -> None:
+    """Give a head the weights that `save_best` wrote. Raises InputError when they are damaged or do not fit."""
+    path = folder / HEAD_FILE
+    with reading(path, SafetensorError, RuntimeError):  # torch raises RuntimeError for weights that do not fit
+        head.load_state_dict(load_file(path))
 
 
 def append_history(folder: Path, record: dict[str, Any]) -> None:
@@ -139,13 +190,17 @@ def append_history(folder: Path, record: dict[str, Any]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old or the new content."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    """Write a file so that a crash or a full disk leaves either the old or the new content."""
+    part = path.with_name(path.name + PART)
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -24,8 +24,9 @@ from qe_edge_train.build import (
     kept_blocks,
     prompt_encoder,
 )
-from qe_edge_train.data import check_dev, facts_table, load_examples, without
+from qe_edge_train.data import check_dev, check_train, facts_table, load_examples, without
 from qe_edge_train.decoder import blocks
+from qe_edge_train.guards import writing
 from qe_edge_train.loop import Report, Trainer, describe
 from qe_edge_train.objectives import AlignmentObjective, Objective, TaskObjective
 from qe_edge_train.recipe import Alignment, Recipe
@@ -49,11 +50,12 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
 
     With an [alignment] table every step on the task is followed by one on the parallel texts. Raises InputError when
     the folder holds a finished run or one of another recipe or data, or when the rows cannot be learnt from or compared
-    with; OutputError when the folder cannot be written. A refused run changes nothing.
+    with; OutputError when the folder holds anything that is not of this run, or cannot be written. A refused run
+    changes nothing, and one whose disk is full continues when there is room.
     """
     refuse(not recipe.train, "no training data: add a [[train]] table with a path")
     refuse(not recipe.dev, "no dev data: add a [[dev]] table with a path (it selects the best checkpoint)")
-    _check_folder(folder)
+    _check_folder(folder, recipe)
     facts = base_facts(recipe.base)
     check_limits(recipe, facts)
     kept = kept_blocks(recipe, facts)
@@ -97,7 +99,7 @@ def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     """
     refuse(recipe.alignment is None, "nothing to align: add an [alignment] table and its [[alignment.texts]]")
     assert recipe.alignment is not None
-    _check_folder(folder)
+    _check_folder(folder, recipe)
     facts = base_facts(recipe.base)
     check_limits(recipe, facts, task=False)
     layer = aligned_layer(recipe, facts)
@@ -155,7 +157,7 @@ def _task_data(
     train_rows, train_facts = load_examples(recipe.train, column, data_folder, seed, prompt)
     dev_rows, dev_facts = load_examples(recipe.dev, column, data_folder, seed, prompt)
     clean = without(train_rows, dev_rows)
-    refuse(not clean, "no training rows are left without empty, repeated and dev rows; give other [[train]] tables")
+    check_train(clean)
     check_dev(dev_rows)
     report(
         f"{len(clean)} training rows ({len(train_rows) - len(clean)} also in dev: left out), {len(dev_rows)} dev rows"
@@ -173,46 +175,52 @@ def _run(
 ) -> Run:
     """Train to the end and write what a finished run holds."""
     recipe, folder, device = trainer.recipe, trainer.folder, trainer.device
-    trainer.resume()
-    try:
+    with writing(folder):
+        trainer.resume()
         folder.mkdir(parents=True, exist_ok=True)
         files.save_recipe(folder, recipe)
-        facts.tokenizer.save(str(folder / files.TOKENIZER_FILE))
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}; give another -o") from None
-    progress = trainer.run()
-    files.save_facts(
-        folder,
-        RunFacts(
-            family=facts.family,
-            blocks_total=facts.blocks,
-            blocks_kept=len(blocks(trainer.decoder)),
-            bos=facts.bos,
-            head=None if trainer.head is None else trainer.head.options,
-            adapter=counts,
-            trainable=sum(parameter.numel() for parameter in trainer.parameters),
-            language_pairs=pairs,
-            data_folder=str(data_folder),
-            data=data,
-            environment=files.environment(device),
-            best_step=progress.best_step,
-            dev=trainer.dev_of_best(),
-            summary={**describe(progress), "peak_memory_mb": round(_peak_memory(device) / 1e6)},
-        ),
-    )
-    (folder / files.CHECKPOINT_FILE).unlink(missing_ok=True)
+        files.save_tokenizer(folder, facts.tokenizer)
+        progress = trainer.run()
+        files.save_facts(
+            folder,
+            RunFacts(
+                family=facts.family,
+                blocks_total=facts.blocks,
+                blocks_kept=len(blocks(trainer.decoder)),
+                bos=facts.bos,
+                head=None if trainer.head is None else trainer.head.options,
+                adapter=counts,
+                trainable=sum(parameter.numel() for parameter in trainer.parameters),
+                language_pairs=pairs,
+                data_folder=str(data_folder),
+                data=data,
+                environment=files.environment(device),
+                best_step=progress.best_step,
+                dev=trainer.dev_of_best(),
+                summary={**describe(progress), "peak_memory_mb": round(_peak_memory(device) / 1e6)},
+            ),
+        )
+        (folder / files.CHECKPOINT_FILE).unlink(missing_ok=True)
     return files.open_run(folder)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds anything but what an interrupted training of this recipe left."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise OutputError(f"{folder}: is not a folder; give another -o")
     if (folder / files.FACTS_FILE).exists():
         raise InputError(f"{folder}: holds a finished run; give another -o or delete it")
-    if any(folder.iterdir()) and not (folder / files.RECIPE_FILE).exists():
-        raise OutputError(f"{folder}: holds other files; give a new or empty folder with -o")
+    names = {path.name.removesuffix(files.PART) for path in folder.iterdir()}
+    foreign = names.difference(files.RUN_FILES)
+    if names and files.RECIPE_FILE not in names:  # the first file that a training writes
+        foreign = names
+    if foreign:
+        raise OutputError(f"{folder}: holds other files ({min(foreign)}); give a new or empty folder with -o")
+    kept = folder / files.RECIPE_FILE
+    if kept.exists() and kept.read_bytes() != files.recipe_content(recipe):
+        raise OutputError(f"{kept}: is not what this training writes there; give a new or empty folder with -o")
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -69,9 +69,7 @@ def _gather(graph: ir.Graph, tape: Tape, table: Floats, rows: ir.Value, bits: in
     inputs = [
         add_constant(graph, f"embedding.int{bits}", _stored(blocks.integers, bits)),
         rows,
-        add_constant(
-            graph, f"embedding.int{bits}.steps", blocks.steps
-        ),  # no Cast of them: OpenVINO wants constants
+        add_constant(graph, f"embedding.int{bits}.steps", blocks.steps),  # no Cast of them: OpenVINO wants constants
     ]
     if bits == 4:  # in 8 bits the zero point is always 128, the operator's default
         inputs.append(add_constant(graph, f"embedding.int{bits}.zeros", _stored(blocks.zeros, bits)))

@@ -136,5 +136,5 @@ def test_the_interval_has_the_width_of_the_standard_error() -> None:
 def test_fewer_sentences_than_neighbours_are_refused() -> None:
     states = random_states(1, 3, 5)
 
-    with pytest.raises(InputError, match="the 4 nearest of 3 sentences: retrieval needs at least 4 lines"):
+    with pytest.raises(InputError, match="the 4 nearest of 3 sentences: retrieval needs at least 4 lines; raise"):
         all_hits([states, states], 4)

@@ -83,6 +83,8 @@ def test_the_total_comes_from_experts_rank_or_itself(
         (("--blocks", "5"), "has 4 blocks; give at most that many"),
         (("--total", "3"), "--total 3: 4 kept blocks need at least 1 each"),
         (("--rank", "8", "--total", "9"), "exclude each other"),
+        (("--experts", "inf"), "--experts inf: give a finite number"),
+        (("--beta", "inf"), "--beta inf: give a finite number"),
     ],
 )
 def test_budgets_that_cannot_work_are_refused(

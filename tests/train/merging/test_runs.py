@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +32,7 @@ from qe_edge_train.recipe import (
     Recipe,
     Target,
 )
-from qe_edge_train.run import Run, open_run, save_facts, save_recipe
+from qe_edge_train.run import Run, open_run, save_recipe
 from qe_edge_train.session import align_run, train_run
 
 CPU = torch.device("cpu")
@@ -144,9 +149,8 @@ def test_runs_that_do_not_go_together_are_refused(two_runs: tuple[Run, Run], tmp
 
     def altered(recipe: Recipe) -> Path:
         folder = tmp_path / "altered"
-        folder.mkdir(exist_ok=True)
+        shutil.copytree(aligner.folder, folder, dirs_exist_ok=True)
         save_recipe(folder, recipe)
-        save_facts(folder, aligner.facts)
         return folder
 
     def refused(first: Path, second: Path) -> str:
@@ -176,6 +180,44 @@ def test_a_folder_that_holds_something_is_not_written_to(two_runs: tuple[Run, Ru
         merge_runs(task.folder, aligner.folder, aligner.folder, [(1.0, 0.0)], [], None, CPU, silent)
 
     assert files_of(aligner.folder) == before
+
+
+@pytest.mark.parametrize(("size", "where"), [(1000, "merged"), (-1000, "qe-edge-merge-")])
+def test_a_disk_that_is_full_costs_one_line_and_leaves_nothing(
+    two_runs: tuple[Run, Run], tmp_path: Path, size: int, where: str
+) -> None:
+    task, aligner = two_runs
+    command = [sys.executable, "-m", "qe_edge", "merge-adapters", str(task.folder), str(aligner.folder), "-q"]
+    command += ["-o", str(tmp_path / "merged"), "--grid", "1:1"]
+    largest = size + (aligner.adapter / "adapter_model.safetensors").stat().st_size  # the merged one is twice as large
+
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=no_large_files,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+
+    assert result.returncode == 5, result.stderr
+    assert result.stderr.startswith(f"qe-edge: error: {tmp_path / where}")
+    assert "cannot be written: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_runs_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and granted(path, mode))
+
+    with pytest.raises(OutputError, match="allows no new files; give another -o"):
+        merge_runs(tmp_path / "no", tmp_path / "run", tmp_path / "out", [(1.0, 0.0)], [], None, CPU, silent)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +266,11 @@ def test_weights_and_tables_are_parsed_and_wrong_ones_named() -> None:
     for wrong in ("a", "0.5,", "0:0", "nan"):
         with pytest.raises(UsageError, match="--grid: "):
             parse_grid(wrong)
+    for twice in ("1,1", "0.5,0,0.5:0.5"):
+        with pytest.raises(UsageError, match="are given twice; give each once"):
+            parse_grid(twice)
+    with pytest.raises(UsageError, match=r"--dev, --lp: a: lp = 'xx-yy': unknown language 'xx'"):
+        dev_tables(["a"], ["xx-yy"])
     for paths, pairs in (([], ["et-en"]), (["a", "b", "c"], ["et-en", "ne-en"])):
         with pytest.raises(UsageError, match="give one for all, or one each"):
             dev_tables(paths, pairs)

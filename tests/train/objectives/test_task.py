@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from qe_edge.errors import InputError
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.batches import EncodedSet
 from qe_edge_train.build import adapter_counts, base_facts, build_model
@@ -171,6 +173,27 @@ def test_a_pair_with_a_narrow_range_weighs_more() -> None:
     # spreads 4 : 1, so weights 1 : 4, with a mean of 1
     torch.testing.assert_close(weights, torch.tensor([0.4] * 4 + [1.6] * 4))
     assert row_weights(rows(), Target()).tolist() == [1.0] * 8
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_scores_from_which_nothing_can_be_learnt_are_refused(recipe: Recipe, standardise: bool) -> None:
+    facts = base_facts(recipe.base)
+    recipe = dataclasses.replace(recipe, target=Target(standardise=standardise))
+    model = build_model(recipe, facts, 3, adapter_counts(recipe, facts, 3), CPU)
+    several = rows()
+    same = [dataclasses.replace(example, score=0.1) for example in several.examples]
+
+    for examples in (same, same[:1]):
+        with pytest.raises(InputError, match="without two different scores"):
+            TaskObjective(recipe, model, dataclasses.replace(several, examples=examples), CPU)
+
+
+def test_a_pair_of_one_score_cannot_be_balanced() -> None:
+    same = [dataclasses.replace(one, score=0.1) if one.pair == "ne-en" else one for one in rows().examples]
+    assert np.std([0.1] * 3) > 0  # a deviation would not tell
+
+    with pytest.raises(InputError, match="all training scores of ne-en are the same"):
+        row_weights(dataclasses.replace(rows(), examples=same[:7]), Target(balance="inverse_sd"))
 
 
 def test_experts_add_their_balance_to_the_loss(recipe: Recipe) -> None:

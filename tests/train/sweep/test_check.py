@@ -13,7 +13,7 @@ import torch
 
 from qe_edge.errors import InputError, OutputError, UsageError
 from qe_edge_train import data
-from qe_edge_train.recipe import Alignment, ParallelText, Recipe, Target, recipe_table
+from qe_edge_train.recipe import Adapter, Alignment, Allocation, ParallelText, Recipe, Target, recipe_table
 from qe_edge_train.session import train_run
 from qe_edge_train.sweep.check import check_sweep
 from qe_edge_train.sweep.command import sweep
@@ -88,6 +88,52 @@ def test_rows_are_checked_and_not_only_columns(short: Recipe, own_tables: Path, 
     shutil.copy(own_tables / "train.tsv", dev)
     with pytest.raises(InputError, match=r"^one: no training rows are left"):
         check_sweep(planned(short), out, own_tables)
+
+
+def test_training_scores_without_a_difference_are_found(short: Recipe, own_tables: Path, tmp_path: Path) -> None:
+    header = "lp\toriginal\ttranslation\tmean\n"
+    rows = "et-en\ta\tb\t50\net-en\tc\td\t50\n"
+    (own_tables / "train.tsv").write_text(header + rows, encoding="utf-8")
+    with pytest.raises(InputError, match=r"^one: 2 training rows without two different scores"):
+        check_sweep(planned(short), tmp_path / "out", own_tables)
+
+    (own_tables / "train.tsv").write_text(header + rows + "ne-en\ta\tb\t1\nne-en\tc\td\t2\n", encoding="utf-8")
+    balanced = dataclasses.replace(short, target=Target(balance="inverse_sd"))
+    check_sweep(planned(short), tmp_path / "out", own_tables)
+    with pytest.raises(InputError, match=r"^one: all training scores of et-en are the same"):
+        check_sweep(planned(balanced), tmp_path / "out", own_tables)
+
+
+@pytest.mark.parametrize("method", ["alpha", "uniform"])
+def test_adapters_that_cannot_be_shared_out_are_found_without_weights(
+    short: Recipe, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    monkeypatch.setattr("qe_edge_train.build.load_unquantised", pytest.fail)
+    shared = Allocation(method)
+
+    def check(**options: Any) -> None:
+        check_sweep(
+            planned(dataclasses.replace(short, adapter=Adapter(allocation=shared, **options))), tmp_path / "out", tables
+        )
+
+    check(frozen_blocks=2)
+    check(kind="experts", experts=1)
+    check(kind="rank_per_block", rank=1, frozen_blocks=2)
+    with pytest.raises(InputError, match=r"^one: \[adapter\] frozen_blocks = 3: only 3 blocks are kept"):
+        check(frozen_blocks=3)
+
+
+def test_a_prompt_beyond_the_token_limit_is_found(short: Recipe, tables: Path, tmp_path: Path) -> None:
+    def check(limit: int) -> None:
+        head = dataclasses.replace(short.head, prompt="{sl} {tl}: {src} = {mt}", token_limit=limit)
+        check_sweep(planned(dataclasses.replace(short, head=head)), tmp_path / "out", tables)
+
+    least = len("<") + len("Estonian English: ") + len(" = ") + 2  # tokens are characters; <s> is the first
+    check(least)
+    with pytest.raises(
+        InputError, match=rf"^one: \[head\] token_limit = {least - 1}: .* a token of each text take {least}; raise it"
+    ):
+        check(least - 1)
 
 
 def test_parallel_texts_are_read_before_the_first_training(short: Recipe, own_tables: Path, tmp_path: Path) -> None:

@@ -123,6 +123,13 @@ def test_names_keep_apart_keys_with_the_same_last_part_and_hold_no_path(tmp_path
         ('[sweep.grid]\n"name.x" = [1]\n', "`name.x`: `name` is not a table of the recipe"),
         ('[sweep.grid]\ntrain = [[{path = "a"}]]\n', "`train`: tables cannot be varied here"),
         ('[[sweep.variant]]\nset = {"adapter.rank" = 4}\n', "a [[sweep.variant]] needs a name"),
+        *(
+            (
+                f'[[sweep.variant]]\nname = "{name}"\n',
+                f"needs a name with a letter or digit, as 'task only', not '{name}'",
+            )
+            for name in ("", ".", "..", "-", "/")
+        ),
         ('[[sweep.variant]]\nname = "a"\nsets = {}\n', "unknown key `sets` in [[sweep.variant]]"),
         ('[[sweep.variant]]\nname = "a"\ndrop = "alignment"\n', "drop = 'alignment': give a list of keys"),
         ('[[sweep.variant]]\nname = "a"\ndrop = ["alignment"]\n', "[a]: drop: the recipe has no `alignment`"),

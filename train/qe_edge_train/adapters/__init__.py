@@ -10,16 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
 from qe_edge_train.adapters import experts
 from qe_edge_train.adapters.lora import LINEAR_MAPS, add_lora, quiet_peft
+from qe_edge_train.guards import reading
 from qe_edge_train.recipe import Adapter
 
-__all__ = ["LINEAR_MAPS", "add_adapter", "attach_adapter", "holds_adapter", "save_adapter", "set_adapter"]
+__all__ = [
+    "LINEAR_MAPS",
+    "add_adapter",
+    "attach_adapter",
+    "holds_adapter",
+    "read_config",
+    "save_adapter",
+    "set_adapter",
+]
 
 
 def add_adapter(decoder: PreTrainedModel, options: Adapter, counts: Sequence[int]) -> nn.Module:
@@ -45,13 +55,25 @@ def save_adapter(decoder: nn.Module, folder: Path) -> None:
 
 
 def attach_adapter(decoder: PreTrainedModel, folder: Path) -> nn.Module:
-    """A plain decoder with the adapter that a folder holds, unmerged; the decoder itself when it holds none."""
+    """A plain decoder with the adapter that a folder holds, unmerged; the decoder itself when it holds none.
+
+    Raises InputError for an adapter that is damaged or does not fit the decoder.
+    """
     if (folder / CONFIG_NAME).is_file():
-        with quiet_peft():
-            return PeftModel.from_pretrained(decoder, str(folder))
+        config = read_config(folder)
+        # torch raises RuntimeError for weights that do not fit
+        with quiet_peft(), reading(folder / SAFETENSORS_WEIGHTS_NAME, SafetensorError, RuntimeError):
+            return PeftModel.from_pretrained(decoder, str(folder), config=config)
     if (folder / experts.CONFIG_FILE).is_file():
         experts.load_experts(decoder, folder)
     return decoder
+
+
+def read_config(folder: Path) -> PeftConfig:
+    """What peft wrote of an adapter. Raises InputError when it is damaged."""
+    with reading(folder / CONFIG_NAME, ValueError, KeyError, TypeError):
+        config: PeftConfig = PeftConfig.from_pretrained(str(folder))
+        return config
 
 
 def holds_adapter(folder: Path) -> bool:
@@ -63,8 +85,12 @@ def holds_adapter(folder: Path) -> bool:
 
 
 def set_adapter(decoder: nn.Module, folder: Path) -> None:
-    """Give the adapter that a decoder has the weights that `save_adapter` wrote."""
+    """Give the adapter that a decoder has the weights that `save_adapter` wrote.
+
+    Raises InputError when they are damaged or do not fit.
+    """
     if isinstance(decoder, PeftModel):
-        set_peft_model_state_dict(decoder, load_peft_weights(str(folder), device="cpu"))
+        with reading(folder / SAFETENSORS_WEIGHTS_NAME, SafetensorError, RuntimeError):
+            set_peft_model_state_dict(decoder, load_peft_weights(str(folder), device="cpu"))
     elif experts.has_experts(decoder):
         experts.set_experts(decoder, folder)

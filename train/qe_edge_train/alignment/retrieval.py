@@ -88,7 +88,10 @@ def _unit(states: Array) -> Array:
 def _margin(x: Array, y: Array, k: int) -> Array:
     cosines = x @ y.T  # [n, m]
     if min(cosines.shape) < k:
-        raise InputError(f"the {k} nearest of {min(cosines.shape)} sentences: retrieval needs at least {k} lines")
+        raise InputError(
+            f"the {k} nearest of {min(cosines.shape)} sentences: retrieval needs at least {k} lines; raise "
+            "[alignment] held_out"
+        )
     near_x = _nearest_sum(cosines, k)  # [n]
     near_y = _nearest_sum(np.ascontiguousarray(cosines.T), k)  # [m]
     return cosines / ((near_x[:, None] + near_y[None, :]) / (2 * k))

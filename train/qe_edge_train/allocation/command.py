@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +50,9 @@ def allocate(
         torch.set_num_threads(threads)
     if sum(option is not None for option in (experts, rank, total)) > 1:
         raise UsageError("--experts, --rank and --total exclude each other; give one")
+    for option, value in (("--experts", experts or 1.0), ("--beta", beta)):
+        if not math.isfinite(value):
+            raise UsageError(f"{option} {value}: give a finite number")
     check_output(output, RESULT)
     depth = base_facts(Base(model=base)).blocks
     kept = blocks or depth

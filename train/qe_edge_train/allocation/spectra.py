@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from qe_edge.errors import InputError, UsageError
+from qe_edge.errors import InputError
 from qe_edge.metrics import FloatArray
 from qe_edge_train.adapters.lora import LINEAR_MAPS
 from qe_edge_train.decoder import blocks, load_decoder
@@ -101,12 +101,7 @@ def load_unquantised(base: str) -> PreTrainedModel:
 
     Raises UsageError when it cannot be loaded.
     """
-    try:
-        dtype = AutoConfig.from_pretrained(base).dtype
-        return load_decoder(base, dtype or torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"base {base!r}: its weights cannot be loaded: {reason}; fetch it again") from None
+    return load_decoder(base, "auto")
 
 
 def block_spectra(decoder: nn.Module) -> list[dict[str, FloatArray]]:

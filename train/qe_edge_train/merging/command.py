@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qe_edge.commands.extras import require
-from qe_edge.errors import UsageError
+from qe_edge.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from qe_edge_train.recipe import DataFile
@@ -67,7 +67,7 @@ def parse_grid(text: str) -> list[tuple[float, float]]:
     >>> parse_grid("0.9, 1:0.5")
     [(0.9, 0.1), (1.0, 0.5)]
 
-    Raises UsageError with the value that is not a weight.
+    Raises UsageError with the value that is not a weight, or given before.
     """
     weights: list[tuple[float, float]] = []
     for item in text.split(","):
@@ -79,15 +79,23 @@ def parse_grid(text: str) -> list[tuple[float, float]]:
             raise UsageError(f"--grid: {item.strip()!r} is not a weight; give 0.5 or 1:0.5") from None
         if not (math.isfinite(task) and math.isfinite(other)) or task == other == 0:
             raise UsageError(f"--grid: {item.strip()!r}: weights are finite and not both 0")
+        if (task, other) in weights:
+            raise UsageError(f"--grid: {item.strip()!r}: weights {task:g}:{other:g} are given twice; give each once")
         weights.append((task, other))
     return weights
 
 
 def dev_tables(paths: Sequence[str], pairs: Sequence[str]) -> list[DataFile]:
-    """The --dev tables with their --lp. Raises UsageError unless there is no pair, one for all or one each."""
+    """The --dev tables with their --lp.
+
+    Raises UsageError unless there is no pair, one for all or one each, and for what is no language pair.
+    """
     from qe_edge_train.recipe import DataFile
 
     if len(pairs) not in (0, 1, len(paths)) or (pairs and not paths):
         raise UsageError(f"--lp is given {len(pairs)} times for {len(paths)} --dev; give one for all, or one each")
     each = list(pairs) if len(pairs) == len(paths) else [*pairs, ""][:1] * len(paths)
-    return [DataFile(path, pair) for path, pair in zip(paths, each, strict=True)]
+    try:
+        return [DataFile(path, pair) for path, pair in zip(paths, each, strict=True)]
+    except InputError as error:
+        raise UsageError(f"--dev, --lp: {error}") from None

@@ -13,13 +13,16 @@ from math import sqrt
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qe_edge.errors import InputError
+from qe_edge_train.adapters import read_config
+from qe_edge_train.guards import reading
 
 PREFIX = "base_model.model."
 """What peft puts before the name of every module."""
@@ -84,15 +87,17 @@ def block_of(name: str) -> int:
 def read_lora(folder: Path) -> LoraAdapter:
     """Read an adapter folder that peft wrote, with the rank and alpha of every module.
 
-    Raises InputError for a folder without a LoRA adapter and for one that is more than low-rank matrices.
+    Raises InputError for a folder without a LoRA adapter, for a damaged one, and for one that is more than low-rank
+    matrices.
     """
     weights = folder / SAFETENSORS_WEIGHTS_NAME
     if not ((folder / CONFIG_NAME).is_file() and weights.is_file()):
         raise InputError(f"{folder}: holds no LoRA adapter ({CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME})")
-    config = PeftConfig.from_pretrained(str(folder))
+    config = read_config(folder)
     if not isinstance(config, LoraConfig) or config.use_dora or config.bias != "none":
         raise InputError(f"{folder / CONFIG_NAME}: only plain LoRA, without biases or DoRA, can be merged")
-    tensors = load_file(weights)
+    with reading(weights, SafetensorError):
+        tensors = load_file(weights)
     other = [name for name in tensors if not (name.startswith(PREFIX + "layers.") and name.endswith(PARTS))]
     if other:
         raise InputError(
@@ -103,7 +108,8 @@ def read_lora(folder: Path) -> LoraAdapter:
     for key in sorted(tensors):
         if key.endswith(PARTS[0]):
             name = key.removeprefix(PREFIX).removesuffix(PARTS[0])
-            a, b = (tensors[PREFIX + name + part].float() for part in PARTS)
+            with reading(weights, KeyError):
+                a, b = (tensors[PREFIX + name + part].float() for part in PARTS)
             alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
             modules[name] = LowRank(a, b, alpha / (sqrt(len(a)) if config.use_rslora else len(a)))
     return LoraAdapter(config.base_model_name_or_path or "", modules)

@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, OutputError
@@ -26,9 +27,10 @@ from qe_edge_train import run as files
 from qe_edge_train.adapters.lora import quiet_peft
 from qe_edge_train.batches import EncodedSet, encode
 from qe_edge_train.build import adapted_decoder, base_facts, prompt_encoder
-from qe_edge_train.data import check_dev, facts_table, load_examples
+from qe_edge_train.data import IN_RECIPE, check_dev, facts_table, load_examples
+from qe_edge_train.guards import reason
 from qe_edge_train.merging.deltas import LoraAdapter, combine, read_lora, write_lora
-from qe_edge_train.output import json_text
+from qe_edge_train.output import check_new_folder, json_text, new_folder
 from qe_edge_train.recipe import DataFile
 from qe_edge_train.run import Run, RunFacts, open_run
 from qe_edge_train.selection import DevScores
@@ -74,11 +76,13 @@ def merge_runs(
 
     dev: tables, relative to data_folder or else to the working directory; when empty, those of the task's recipe,
     relative to data_folder or else to where the training found them.
-    The result has recipe, head and tokenizer of the task run. Raises InputError for runs that do not go together and
-    for dev rows that cannot be ranked, OutputError when `out` holds something or cannot be written.
+    The result has recipe, head and tokenizer of the task run; it is there complete or not at all. Raises InputError for
+    runs that do not go together and for dev rows that cannot be ranked, OutputError when `out` holds something or
+    cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise OutputError(f"{out}: exists already; give a new folder with -o")
+    check_new_folder(out)
     task, other = open_run(task_folder), open_run(other_folder)
     _check_runs(task, other)
     first = read_lora(task.adapter)
@@ -96,8 +100,8 @@ def merge_runs(
             report(f"{weight:g} * {task.folder.name} + {other_weight:g} * {other.folder.name}: {measured.said}")
     best = max(points, key=lambda point: point.rank)
     merged = combine(first, second, best.task, best.other)
-    try:
-        run = _write(out, task, other, merged, rows, tables, device)
+    with new_folder(out) as part:
+        run = _write(part, task, other, merged, rows, tables, device)
         record = {
             "task": _source(task),
             "other": _source(other),
@@ -106,10 +110,8 @@ def merge_runs(
             "chosen": {"task": best.task, "other": best.other},
             "dev": run.facts.dev,
         }
-        files.replace_file(out / MERGE_FILE, json_text(record).encode())
-        files.save_facts(out, run.facts)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}; give another -o") from None
+        files.replace_file(part / MERGE_FILE, json_text(record).encode())
+        files.save_facts(part, run.facts)
     return open_run(out), points
 
 
@@ -140,7 +142,8 @@ def _dev_rows(
     recipe = task.recipe
     folder = data_folder or (Path() if dev else Path(task.facts.data_folder))
     prompt = Prompt(recipe.head.prompt)
-    rows, facts = load_examples(dev or recipe.dev, recipe.target.column, folder, recipe.optimiser.seed, prompt)
+    column, lp_option = recipe.target.column, "--lp" if dev else IN_RECIPE
+    rows, facts = load_examples(dev or recipe.dev, column, folder, recipe.optimiser.seed, prompt, lp_option)
     check_dev(rows)
     return encode(rows, prompt_encoder(base_facts(recipe.base), recipe.head)), facts_table(facts)
 
@@ -151,7 +154,12 @@ def _both(task: Run, other: LoraAdapter, device: torch.device) -> Iterator[Tappe
     decoder = adapted_decoder(task, device)
     assert isinstance(decoder, PeftModel)
     with TemporaryDirectory(prefix="qe-edge-merge-") as folder, quiet_peft():
-        write_lora(Path(folder), other)
+        try:
+            write_lora(Path(folder), other)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"{folder}: cannot be written: {reason(error)}; make room, or set TMPDIR to another folder"
+            ) from None
         decoder.load_adapter(folder, OTHER)
     lora: LoraModel = decoder.base_model  # type: ignore[assignment]
     lora.set_adapter([TASK, OTHER], inference_mode=True)
@@ -177,7 +185,6 @@ def _write(
 ) -> Run:
     """Write everything but `run.json`, and measure the adapter that was written: in bfloat16 it rounds otherwise than
     its two parts."""
-    out.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(name for name in (task.recipe.data_name, other.recipe.data_name) if name)
     recipe = replace(task.recipe, data_name=", ".join(names))
     files.save_recipe(out, recipe)

@@ -11,6 +11,7 @@ from torch import Tensor
 from qe_edge.errors import InputError
 from qe_edge_train.adapters.experts import balance_loss, has_experts, recorded_routing
 from qe_edge_train.batches import Batch, EncodedSet, collate, plan_epoch
+from qe_edge_train.data import check_train, constant
 from qe_edge_train.evaluate import tapped_states
 from qe_edge_train.frozen import FrozenStates, frozen_depth
 from qe_edge_train.heads import RegressionHead
@@ -25,6 +26,8 @@ class TaskObjective:
     name = "task"
 
     def __init__(self, recipe: Recipe, model: TappedRegressor, data: EncodedSet, device: torch.device) -> None:
+        """Raises InputError for rows from which nothing can be learnt."""
+        check_train(data.examples)
         self.recipe, self.model, self.data, self.device = recipe, model, data, device
         options = recipe.optimiser
         self.weights = row_weights(data, recipe.target)
@@ -100,16 +103,22 @@ class TaskObjective:
 
 
 def row_weights(data: EncodedSet, target: Target) -> Tensor:
-    """Weight of each row in the loss, mean 1 [rows]."""
+    """Weight of each row in the loss, mean 1 [rows].
+
+    Raises InputError for a pair whose scores are all the same, if pairs are to be balanced by their spread.
+    """
     pairs = np.array([example.pair for example in data.examples])
     scores = np.array([example.score for example in data.examples])
     weights = np.ones(len(scores))
     if target.balance == "inverse_sd":
         for pair in data.pairs:
-            deviation = scores[pairs == pair].std()
-            if deviation == 0:
-                raise InputError(f"all training scores of {pair} are the same: nothing to learn, leave the pair out")
-            weights[pairs == pair] = 1 / deviation
+            own = scores[pairs == pair]
+            if constant(own):
+                raise InputError(
+                    f"all training scores of {pair} are the same: nothing to learn; leave the pair out, or set "
+                    "[target] balance = 'none'"
+                )
+            weights[pairs == pair] = 1 / own.std()
         weights /= weights.mean()
     return torch.tensor(weights, dtype=torch.float32)
 
@@ -118,7 +127,5 @@ def set_scale(head: RegressionHead, data: EncodedSet, target: Target) -> None:
     """Let the head work in standard units of the training scores, if the target asks for it."""
     if target.standardise:
         scores = np.array([example.score for example in data.examples])
-        if scores.std() == 0:
-            raise InputError("all training scores are the same: nothing to learn")
         head.shift.fill_(float(scores.mean()))
         head.scale.fill_(float(scores.std()))

@@ -10,6 +10,7 @@ from torch import nn
 
 from qe_edge_train.build import BaseFacts, adapted_decoder, base_facts, check_limits, load_cut_decoder
 from qe_edge_train.recipe import Recipe, load_recipe
+from qe_edge_train.recipe.options import refuse
 from qe_edge_train.run import open_run
 
 
@@ -32,16 +33,25 @@ def open_subject(path: Path, data_folder: Path | None, device: torch.device) -> 
     """A recipe file's base, or a run folder's trained decoder with its adapter.
 
     data_folder: by default the recipe's own folder, or the one that the run was trained from. Raises InputError for
-    what is neither a recipe nor a finished run, UsageError when the base cannot be loaded.
+    what is neither a recipe nor a finished run, and without a task; UsageError when the base cannot be loaded.
     """
     if path.is_dir():
         run = open_run(path)
+        _check_task(path, run.recipe)
         facts = base_facts(run.recipe.base)
         folder = data_folder or Path(run.facts.data_folder)
         layers = run.recipe.head.full_blocks or run.facts.blocks_kept
         return Subject(run.recipe, facts, adapted_decoder(run, device), layers, folder, path)
     recipe = load_recipe(path)
+    _check_task(path, recipe)
     facts = base_facts(recipe.base)
     check_limits(recipe, facts)
     decoder = load_cut_decoder(recipe.base, 1, device)
     return Subject(recipe, facts, decoder, facts.blocks, data_folder or path.parent, None)
+
+
+def _check_task(path: Path, recipe: Recipe) -> None:
+    refuse(
+        not recipe.train or not recipe.dev,
+        f"{path}: has no task to probe: the recipe lacks a [[train]] or [[dev]] table; give one, or a run, with both",
+    )

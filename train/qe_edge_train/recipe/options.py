@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qe_edge.errors import InputError
+from qe_edge.languages import parse_pair
 from qe_edge.prompt import ALOPE_TEMPLATE, Prompt
+from qe_edge_train.alignment.retrieval import NEIGHBOURS
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Base:
     """public name written into run and bundle; the model's own id when empty"""
     licence: str = "unknown"
     """licence of the base's weights, passed on to the bundle"""
+
+    def __post_init__(self) -> None:
+        _refuse_unprintable("[base] name", self.name)
+        _refuse_unprintable("[base] licence", self.licence)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,13 @@ class Head:
     """most tokens of a prompt, prefix included; longer texts are shortened"""
 
     def __post_init__(self) -> None:
-        Prompt(self.prompt)
+        texts = len(Prompt(self.prompt).fields)
+        _refuse_unprintable("[head] prompt", self.prompt.replace("\n", " ").replace("\t", " "))
+        refuse(
+            self.token_limit < texts,
+            f"[head] token_limit = {self.token_limit}: must be at least {texts}, a token of each text, and more for "
+            "the words of the prompt",
+        )
         refuse(not self.taps, "[head] taps is empty: name at least one tap, as taps = [11]")
         for tap in self.taps:
             refuse(tap < 1, f"[head] taps: {tap}: taps count from 1 (TL-1 is the last layer)")
@@ -133,6 +145,7 @@ class Target:
 
     def __post_init__(self) -> None:
         refuse(self.loss_weight <= 0, f"[target] loss_weight = {self.loss_weight}: must be above 0")
+        _refuse_unprintable("[target] scale", self.scale)
         refuse(not self.scale, "[target] scale is empty: say what the number means, as scale = 'DA 0-100'")
 
 
@@ -227,6 +240,11 @@ class Alignment:
         refuse(self.pairs_per_batch < 2, f"[alignment] pairs_per_batch = {self.pairs_per_batch}: must be at least 2")
         refuse(self.first_line < 1, f"[alignment] first_line = {self.first_line}: lines count from 1")
         refuse(min(self.lines, self.steps, self.held_out) < 0, "[alignment] lines, steps, held_out: not below 0")
+        refuse(
+            0 < self.held_out < NEIGHBOURS,
+            f"[alignment] held_out = {self.held_out}: retrieval is measured on at least {NEIGHBOURS} lines; raise it, "
+            "or 0 holds none out",
+        )
         refuse(self.token_limit < 2, f"[alignment] token_limit = {self.token_limit}: must be at least 2")
 
 
@@ -247,6 +265,10 @@ class Evaluation:
             f"[evaluation] rows_per_pair = {self.rows_per_pair}: 0 for all, or at least 2",
         )
         refuse(self.per_epoch < 1, "[evaluation] per_epoch must be at least 1")
+        refuse(
+            self.checkpoint_minutes < 0,
+            f"[evaluation] checkpoint_minutes = {self.checkpoint_minutes}: must not be negative",
+        )
 
 
 @dataclass(frozen=True)
@@ -266,6 +288,11 @@ class DataFile:
 
     def __post_init__(self) -> None:
         refuse(not self.path, "a data table has no path")
+        if self.lp:
+            try:
+                parse_pair(self.lp)
+            except InputError as error:
+                raise InputError(f"{self.path}: lp = {self.lp!r}: {error}") from None
         refuse(self.rows < 0, f"{self.path}: rows = {self.rows}: must not be negative")
         refuse(
             self.first_row < 1 or (self.last_row != 0 and self.last_row < self.first_row),
@@ -293,6 +320,9 @@ class Recipe:
     dev: tuple[DataFile, ...] = ()
 
     def __post_init__(self) -> None:
+        refuse(not self.name.strip(), "name is empty: the run, and bundles exported from it, are known by it")
+        _refuse_unprintable("name", self.name)
+        _refuse_unprintable("data_name", self.data_name)
         refuse(not self.base.model, "[base] model is missing: a hub id or a local folder")
         refuse(
             self.alignment is not None and self.adapter.kind == "none",
@@ -308,6 +338,11 @@ class Recipe:
                 "[head] full_blocks: upper blocks share states, which gradient checkpointing would lose; "
                 "set full_blocks = 0 or gradient_checkpointing = false",
             )
+
+
+def _refuse_unprintable(key: str, text: str) -> None:
+    """Texts that a bundle passes on are printed, where a control character could change what a terminal shows."""
+    refuse(not text.isprintable(), f"{key} = {text!r}: control characters; remove them")
 
 
 def refuse(wrong: bool, message: str) -> None:

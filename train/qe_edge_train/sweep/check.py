@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from qe_edge.bundle import file_sha256
 from qe_edge.errors import InputError, OutputError, QeEdgeError
 from qe_edge.prompt import Prompt
+from qe_edge.tokens import Pair
 from qe_edge_train.alignment.sampling import PairSampler
-from qe_edge_train.build import base_facts, check_limits, kept_blocks
-from qe_edge_train.data import check_dev, load_examples, without
-from qe_edge_train.recipe import Alignment, DataFile, Recipe, load_recipe
+from qe_edge_train.batches import EncodedSet
+from qe_edge_train.build import BaseFacts, adapter_counts, base_facts, check_limits, kept_blocks, prompt_encoder
+from qe_edge_train.data import check_dev, check_train, load_examples, without
+from qe_edge_train.objectives.task import row_weights
+from qe_edge_train.recipe import Alignment, Allocation, DataFile, Head, Recipe, Target, load_recipe
 from qe_edge_train.recipe.options import refuse
 from qe_edge_train.run import FACTS_FILE, RECIPE_FILE, open_run
 from qe_edge_train.session import parallel_sets
@@ -25,8 +29,9 @@ SWEEP_FILE = "sweep.toml"
 def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> None:
     """Read what every recipe needs but the weights of its base: configuration, tables and parallel texts, each once.
 
-    Raises InputError or UsageError, with the name of the run, for data that cannot be learnt from and for layers that a
-    base does not have; InputError when a folder holds a run of another recipe, or a finished one of other data; and
+    Raises InputError or UsageError, with the name of the run, for data that cannot be learnt from, for layers that a
+    base does not have, for an adapter that cannot be shared out over the blocks kept, and for a token limit below the
+    prompt; InputError when a folder holds a run of another recipe, or a finished one of other data; and
     OutputError when the folder of the sweep holds something else.
     """
     _check_folder(folder)
@@ -37,11 +42,12 @@ def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> 
         try:
             _check_paths(recipe, data_folder)
             check_limits(recipe, facts(recipe.base))
-            kept_blocks(recipe, facts(recipe.base))
+            _check_shares(recipe, facts(recipe.base))
             sampled = any(table.rows for table in (*recipe.train, *recipe.dev))
             drawn_by = seed if sampled else 0  # the seed draws the samples of rows, and decides on nothing else here
-            column, template = recipe.target.column, recipe.head.prompt
-            check_tables(recipe.train, recipe.dev, column, template, drawn_by, data_folder)
+            target = Target(column=recipe.target.column, balance=recipe.target.balance)
+            pairs = check_tables(recipe.train, recipe.dev, target, recipe.head.prompt, drawn_by, data_folder)
+            _check_room(recipe.head, facts(recipe.base), pairs)
             if recipe.alignment is not None:
                 chosen = recipe.alignment
                 lines = Alignment(
@@ -69,18 +75,39 @@ def _check_paths(recipe: Recipe, data_folder: Path) -> None:
         refuse(not (data_folder / path).is_file(), f"{data_folder / path}: no such file; check its path and --data")
 
 
+def _check_shares(recipe: Recipe, facts: BaseFacts) -> None:
+    """Whether the base has the blocks that a recipe asks for, and its adapter enough for each of them.
+
+    That does not depend on how the adapter is shared out; by alpha, shares would need the base's weights.
+    """
+    uniform = replace(recipe, adapter=replace(recipe.adapter, allocation=Allocation(method="uniform")))
+    adapter_counts(uniform, facts, kept_blocks(recipe, facts))
+
+
 def _check_tables(
-    train: tuple[DataFile, ...], dev: tuple[DataFile, ...], column: str, template: str, seed: int, data_folder: Path
-) -> None:
-    """Read training and dev rows as a training does, and keep nothing."""
+    train: tuple[DataFile, ...], dev: tuple[DataFile, ...], target: Target, template: str, seed: int, data_folder: Path
+) -> frozenset[Pair]:
+    """Read training and dev rows as a training does, and keep no more of them than their languages."""
     prompt = Prompt(template)
-    train_rows, _ = load_examples(train, column, data_folder, seed, prompt)
-    dev_rows, _ = load_examples(dev, column, data_folder, seed, prompt)
-    refuse(
-        not without(train_rows, dev_rows),
-        "no training rows are left without empty, repeated and dev rows; give other [[train]] tables",
-    )
+    train_rows, _ = load_examples(train, target.column, data_folder, seed, prompt)
+    dev_rows, _ = load_examples(dev, target.column, data_folder, seed, prompt)
+    clean = without(train_rows, dev_rows)
+    check_train(clean)
+    row_weights(EncodedSet(clean, [], {}), target)
     check_dev(dev_rows)
+    return frozenset(row.names for row in (*clean, *dev_rows))
+
+
+def _check_room(head: Head, facts: BaseFacts, pairs: Iterable[Pair]) -> None:
+    """Whether the token limit leaves room for texts after the prompt of every language pair."""
+    encoder = prompt_encoder(facts, replace(head, token_limit=facts.attention_limit))
+    for pair in pairs:
+        fixed = encoder.fixed(pair)
+        least = len(fixed.prefix) + sum(map(len, fixed.glue)) + len(encoder.prompt.fields)
+        refuse(
+            head.token_limit < least,
+            f"[head] token_limit = {head.token_limit}: the prompt and a token of each text take {least}; raise it",
+        )
 
 
 def _check_earlier(recipe: Recipe, folder: Path, data_folder: Path, sha256: Callable[[Path], str]) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from qe_edge.commands.extras import require
-from qe_edge.errors import OutputError
 
 EXIT_FAILED_RUNS = 1
 
@@ -37,6 +36,7 @@ def sweep(
     require("report", "matplotlib")
     import torch
 
+    from qe_edge_train.guards import writing
     from qe_edge_train.run import replace_file
     from qe_edge_train.session import pick_device
     from qe_edge_train.sweep.check import SWEEP_FILE, check_sweep
@@ -54,17 +54,15 @@ def sweep(
 
     plan, data_folder, chosen = load_sweep(file), data or file.parent, pick_device(device)
     check_sweep(plan, output, data_folder)
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         replace_file(output / SWEEP_FILE, file.read_bytes())
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}; give another -o") from None
-    results = run_sweep(plan, output, data_folder, chosen, report)
-    summaries = summarise(results)
-    (output / "summary.csv").write_text(summary_csv(summaries), encoding="utf-8")
-    (output / "summary.json").write_text(summary_json(summaries, results, chosen), encoding="utf-8")
-    if summaries:
-        draw_summary(summaries, results, output / "summary")
+        results = run_sweep(plan, output, data_folder, chosen, report)
+        summaries = summarise(results)
+        replace_file(output / "summary.csv", summary_csv(summaries).encode())
+        replace_file(output / "summary.json", summary_json(summaries, results, chosen).encode())
+        if summaries:
+            draw_summary(summaries, results, output / "summary")
     typer.echo(summary_table(summaries))
     failures = [result for result in results if result.failure]
     for result in failures:

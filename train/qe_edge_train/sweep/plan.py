@@ -127,8 +127,8 @@ def _variants(tables: Any) -> list[_Variant]:
         table = _table(table, "[[sweep.variant]]")
         _known(table, {"name", "set", "drop"}, "[[sweep.variant]]")
         name, drop = table.get("name", ""), table.get("drop", [])
-        if not isinstance(name, str) or not name.strip():
-            raise InputError('a [[sweep.variant]] needs a name, as name = "task only"')
+        if not isinstance(name, str) or not re.search(r"\w", name):  # folders are called so, which .. would leave
+            raise InputError(f"a [[sweep.variant]] needs a name with a letter or digit, as 'task only', not {name!r}")
         if not isinstance(drop, list) or not all(isinstance(key, str) for key in drop):
             raise InputError(f'variant {name!r}: drop = {drop!r}: give a list of keys, as ["alignment"]')
         variants.append(_Variant(name, _flat(_table(table.get("set", {}), f"set of variant {name!r}")), tuple(drop)))

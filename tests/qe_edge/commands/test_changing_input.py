@@ -122,7 +122,8 @@ def test_a_directory_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert disturbed(monkeypatch, nothing, str(tmp_path)) == 3
-    assert capsys.readouterr().err == f"qe-edge: error: {tmp_path}: is a directory; give a text file in it\n"
+    said = f"qe-edge: error: {tmp_path}: is a directory; give -o FOLDER as well, where its tables are to be written\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_pipe_whose_writer_ends_in_the_middle_of_a_row_gives_the_rows_that_came(

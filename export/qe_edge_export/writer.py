@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from qe_edge.bundle import (
     write_spec,
 )
 from qe_edge.errors import OutputError
-from qe_edge_train.output import check_new_folder
+from qe_edge_train.output import check_new_folder, new_folder
 
 PRODUCER = "qe-edge"
 
@@ -58,22 +57,11 @@ def write_bundle(folder: Path, model: ir.Model, tokenizer: Path, spec: BundleSpe
     `folder` may not be written; whatever was there stays until the new bundle is complete.
     """
     check_target(folder, force)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}; give another -o") from None
-    try:
+    with new_folder(folder, _move) as part:
         save_model(model, part)
         (part / TOKENIZER_FILE).write_text(compact_json(tokenizer), encoding="utf-8")
         write_spec(part, replace(spec, files={name: file_sha256(part / name) for name in PAYLOAD}))
         open_bundle(part)
-        part.chmod(0o755)  # temporary folders are private
-        _move(part, folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}; give another -o") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return open_bundle(folder)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ def check_new_folder(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, move: Callable[[Path, Path], object] = Path.rename) -> Iterator[Path]:
     """A hidden folder beside `folder`, which takes its place once it is written; otherwise nothing stays.
 
-    Raises OutputError when it cannot be written. An empty folder may be there.
+    move: puts the first in the place of the second; by default an empty folder may be there. Raises OutputError when it
+    cannot be written.
     """
     from safetensors import SafetensorError  # here: commands import this module where it may not be installed
 
@@ -48,7 +49,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)  # temporary folders are private
-        part.rename(folder)
+        move(part, folder)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder}: cannot be written: {reason(error)}; make room or give another -o") from None
     finally:

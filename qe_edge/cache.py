@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from qe_edge.errors import OutputError
 
@@ -52,6 +53,7 @@ class ScoreCache:
     def __init__(self, path: Path, scorer: str) -> None:
         self._path = path
         self._scorer = scorer
+        self._one_thread = Lock()  # a connection has one transaction, whichever thread has begun it
         with _reported(path):
             self._database = _connected(path)
             try:
@@ -71,7 +73,7 @@ class ScoreCache:
     def known(self, rows: Sequence[bytes]) -> dict[bytes, Known]:
         """The scores of those rows, given by their digests, that are in the cache."""
         found: dict[bytes, Known] = {}
-        with _reported(self._path):
+        with self._one_thread, _reported(self._path):
             for start in range(0, len(rows), ASKED_AT_ONCE):
                 some = rows[start : start + ASKED_AT_ONCE]
                 marks = ", ".join("?" * len(some))
@@ -83,10 +85,9 @@ class ScoreCache:
     def keep(self, scores: Iterable[tuple[bytes, Known]]) -> None:
         """Add scores by the digests of their rows; all of them are on the disk when this returns."""
         entries = [(self._scorer, row, score, truncated) for row, (score, truncated) in scores]
-        with _reported(self._path):
+        with self._one_thread, _reported(self._path), self._database:  # which commits, or takes back what failed
             self._database.execute("begin immediate")
             self._database.executemany("insert or ignore into scores values (?, ?, ?, ?)", entries)
-            self._database.execute("commit")
 
     def close(self) -> None:
         self._database.close()

@@ -78,8 +78,12 @@ class Row:
 
 
 def checked(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows as they are. Raises UsageError with the number of one, from 1, that holds anything but strings."""
+    """The rows as they are. Raises UsageError with the number, from 1, of what is none or holds no strings."""
     for number, row in enumerate(rows, 1):
+        if not isinstance(row, Row):
+            raise UsageError(
+                f"row {number}: must be a qe_edge.Row, not {shortened(row)}; make one with Row.translation"
+            )
         if not isinstance(row.texts, tuple | list):
             raise UsageError(f"row {number}: texts must be a tuple of strings, not {shortened(row.texts)}")
         for value in (*row.texts, row.source_language, row.target_language):

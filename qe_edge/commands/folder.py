@@ -19,8 +19,9 @@ from qe_edge.commands.loading import Loading
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError
 from qe_edge.rows import Status
 from qe_edge.shards.finished import check_all, forget_all
-from qe_edge.shards.folder import Shard, find_shards
+from qe_edge.shards.folder import Shard, find_shards, left_out
 from qe_edge.shards.shard import Options, Outcome, score_shard
+from qe_edge.table.columns import listed
 from qe_edge.table.report import counts_said
 from qe_edge.table.stream import RowScorer
 
@@ -93,6 +94,9 @@ class FolderRun:
             raise OutputError(f"{place}: cannot be written ({error.strerror}); check the folder") from None
         if not self.quiet:
             _say(signature)
+            others = left_out(self.folder)
+            if others:
+                _say(f"left out, by the ends of their names: {listed(others, ', ')}")
 
     def _finish(self, shards: Sequence[Shard], outcomes: Iterator[Outcome]) -> None:
         """Tell each outcome and the sum of them.

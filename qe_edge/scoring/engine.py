@@ -68,7 +68,8 @@ class Engine:
         try:
             future = self._pool.submit(self._run, past, unit, bodies)
         except RuntimeError as error:
-            if "start new thread" not in str(error):  # such as a pool that another thread closes
+            self.check_usable()  # another thread may have closed it just now
+            if "start new thread" not in str(error):
                 raise
             raise MemoryError(str(error)) from error
         tokens = _tokens(unit, bodies)

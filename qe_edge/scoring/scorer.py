@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple, Self
 
 from tokenizers import Tokenizer
@@ -88,6 +89,7 @@ class Scorer:
     """Scores rows with one bundle. Construct it with `Scorer.load`.
 
     A row's score depends on its texts and its languages alone: not on its neighbours, their order or the batch.
+    Several threads may score with one scorer at a time.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, encoder: PromptEncoder, cache: ScoreCache | None = None) -> None:
@@ -99,6 +101,7 @@ class Scorer:
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
         self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
         self._remembered: OrderedDict[bytes, Known] = OrderedDict()
+        self._one_thread = Lock()  # for these two
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +216,8 @@ class Scorer:
         self.engine.check_usable()
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
-        known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+        with self._one_thread:
+            known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
         running = {key: answer for begun in before for key, answer in begun.answers.items() if key in rows}
         if self._cache is not None:
             known |= self._cache.known([key for key in rows if key not in known and key not in running])
@@ -226,7 +230,11 @@ class Scorer:
         found: dict[bytes, Known] = {}
         missing: dict[bytes, str] = {}
         for key, answer in begun.answers.items():
-            outcome = answer.wait()
+            try:
+                outcome = answer.wait()
+            except CancelledError:  # another thread has closed the scorer
+                self.engine.check_usable()
+                raise
             if isinstance(outcome, str):
                 missing[key] = outcome
             else:
@@ -245,11 +253,12 @@ class Scorer:
                 yield Score(score, scored_status(row, self._prompt, truncated, self._trained_pairs))
 
     def _remember(self, scores: dict[bytes, Known]) -> None:
-        for key, value in scores.items():
-            self._remembered[key] = value
-            self._remembered.move_to_end(key)
-        while len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        with self._one_thread:
+            for key, value in scores.items():
+                self._remembered[key] = value
+                self._remembered.move_to_end(key)
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
 
     def _submit(self, rows: Sequence[Row]) -> list[_Answer]:
         """Answers to distinct rows, in order."""
@@ -285,12 +294,13 @@ class Scorer:
         return self.engine.graph.nothing, [[*prefix, *body] for body in bodies]
 
     def _prefix(self, pair: Pair) -> Past:
-        if pair not in self._prefixes:
-            self._prefixes[pair] = self.engine.graph.prefix(self.encoder.fixed(pair).prefix)
-        self._prefixes.move_to_end(pair)
-        if len(self._prefixes) > PREFIXES:
-            self._prefixes.popitem(last=False)
-        return self._prefixes[pair]
+        with self._one_thread:
+            if pair not in self._prefixes:
+                self._prefixes[pair] = self.engine.graph.prefix(self.encoder.fixed(pair).prefix)
+            self._prefixes.move_to_end(pair)
+            if len(self._prefixes) > PREFIXES:
+                self._prefixes.popitem(last=False)
+            return self._prefixes[pair]
 
 
 def signature(bundle: Bundle, device: str) -> str:

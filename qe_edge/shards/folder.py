@@ -57,6 +57,16 @@ def find_shards(folder: Path, target: Path) -> list[Shard]:
     return shards
 
 
+def left_out(folder: Path) -> list[str]:
+    """Paths below a folder of the files in it whose names do not end as those of tables, in order.
+
+    What begins with a dot or an underscore is not among them.
+    """
+    folder = Path(os.path.realpath(folder))
+    files = [below / name for below, names in _folders(folder, []) for name in names]
+    return sorted(file.as_posix() for file in files if file.suffix.lower() not in SUFFIXES)
+
+
 def _folders(folder: Path, unreadable: list[OSError]) -> Iterator[tuple[Path, list[str]]]:
     """Every folder from this one downwards, by its path below it, with the names of its files.
 

@@ -20,6 +20,8 @@ FIELDS_SHOWN = 40
 """characters of a wrong `--fields` that a message repeats"""
 NUMBER_DIGITS = 9
 """of a column's number at most; no table is wider"""
+OTHER_SIGNS = ",;{["
+"""in a header of one cell they say that it is no TSV: CSV with commas or semicolons, or JSON"""
 NAMES_SHOWN = 12
 """column names that a message lists; the others are counted"""
 
@@ -130,6 +132,11 @@ def _need(
     accepted = accepted_names(field)
     position = _find(header, names, accepted, place)
     if position is None:
+        if fields_option and len(header) == 1 and any(sign in header[0] for sign in OTHER_SIGNS):
+            raise InputError(
+                f"{place}: no tab in the header {shortened(header[0])}; write tabs between cells, not commas or "
+                "semicolons, or JSON lines in a file whose name ends in .jsonl"
+            )
         *others, last = accepted
         fields = ",".join(name.upper() for name in usual_names(prompt))
         or_told = f", or give --fields {fields} ({'numbers' if len(prompt.fields) > 1 else 'its number'}) "

@@ -11,7 +11,7 @@ from qe_edge.prompt import Prompt
 from qe_edge.table.items import Input
 from qe_edge.table.jsonl import open_jsonl
 from qe_edge.table.parquet import open_parquet
-from qe_edge.table.paths import is_special
+from qe_edge.table.paths import is_special, open_file
 from qe_edge.table.quoting import Quoting
 from qe_edge.table.table import open_table
 from qe_edge.table.text import STDIN
@@ -64,7 +64,7 @@ def check_output(path: str, output: str | None) -> None:
     Raises UsageError.
     """
     kind = format_of(path)
-    streamed = output is None or output == STDIN or is_special(output)
+    streamed = output is None or output == STDIN or is_special(output) or open_file(output) is not None
     if kind is Format.PARQUET and streamed:
         raise UsageError(f"{path}: Parquet can be written to a file only; give one, as -o scored.parquet")
     if output is not None and Path(output).suffix.lower() in COMPRESSED:

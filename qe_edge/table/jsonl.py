@@ -134,7 +134,7 @@ def _cells(record: _Record, needed: Sequence[str]) -> list[str] | str:
         if name in repeated:
             return f"field {shortened(name)} is there more than once; leave one"
         if name not in record.fields:
-            return f"no field {shortened(name)}; every object needs it, if only with null"
+            return f"no field {shortened(name)}; every object needs it"
         value = record.fields[name]
         if value is not None and not isinstance(value, str):
             kind = _KINDS.get(type(value), "an object")

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from qe_edge.errors import OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Journal, Progress, forget
-from qe_edge.table.paths import is_folder, is_special
+from qe_edge.table.paths import is_folder, is_special, open_file
 from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
@@ -111,19 +111,19 @@ def open_output(
     restart: bool = False,
     finish: Callable[[Path, Path], object] = Path.replace,
 ) -> Iterator[Output]:
-    """Open standard output (None or "-") or a file.
+    """Open standard output (None or "-", or its name under /dev) or a file.
 
     A file is written beside its final place and renamed at the end; a file that was there before stays until then. If
     it is resumable, what an interrupted run has done stays beside it, too (`qe_edge.table.journal`), for
-    `Output.resume`, unless `restart` throws it away; otherwise nothing is left after an error. A device or a pipe is
-    written directly.
+    `Output.resume`, unless `restart` throws it away; otherwise nothing is left after an error. A device, a pipe, or
+    what the shell has opened (`/dev/stdout`, `/dev/fd/3`) is written directly.
 
     finish: makes the file, its second argument, of the one that was written (`Input.finish`).
 
     Raises OutputError at once when the path is one of the inputs, when writing it would overwrite one on the way, when
     it is a directory, cannot be written, or is being written by another run.
     """
-    if path is None or path == STDIN:
+    if path is None or path == STDIN or open_file(path) == 1:
         with _standard_output(inputs) as output:
             yield output
         return
@@ -133,6 +133,8 @@ def open_output(
         leads_back = final.is_symlink()
     if is_folder(target):
         raise OutputError(f"{path}: is a directory; give the name of a file")
+    if path.endswith("/"):
+        raise OutputError(f"{path}: is a name for a directory; give the name of a file")
     if leads_back:
         raise OutputError(f"{path}: is a link that leads back to itself; give another name to -o")
     for name in inputs:
@@ -140,7 +142,7 @@ def open_output(
             raise OutputError(f"{path}: is the input itself; give another name to -o")
         if any(_same_file(beside(final, end), name) for end in LEFT):
             raise OutputError(f"{path}: would overwrite {name}, which is kept for it; copy that, or give another -o")
-    if is_special(target):  # the real path of a pipe under /dev/fd is no path
+    if is_special(target) or open_file(path) is not None:  # the real path of a pipe under /dev/fd is no path
         with _direct(path, target) as output:
             yield output
         return
@@ -162,8 +164,9 @@ def beside(final: Path, end: str) -> Path:
 
 @contextmanager
 def _direct(path: str, target: Path) -> Iterator[Output]:
-    with _reported(path):
-        stream = target.open("wb")
+    number = open_file(path)
+    with _reported(path):  # opened by its name, a file that is open for more would be emptied
+        stream = target.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
     with _closed(path, stream):
         yield Output(stream, path)
 

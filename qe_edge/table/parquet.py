@@ -120,7 +120,8 @@ def _check_type(field: pa.Field, path: str) -> None:
     from pyarrow import types
 
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-    if not any(is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_null)):
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    if not any(is_kind(kind) for is_kind in texts):
         raise InputError(f"{path}: column {field.name!r} is {field.type}; its type must be string: convert it")
 
 

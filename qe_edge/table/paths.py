@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
+
+_OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
 
 
 def mode(path: str | Path) -> int:
@@ -29,3 +32,9 @@ def is_file(path: str | Path) -> bool:
 def is_special(path: str | Path) -> bool:
     """Whether it is there, and neither an ordinary file nor a folder: a device or a pipe."""
     return mode(path) != 0 and not is_folder(path) and not is_file(path)
+
+
+def open_file(path: str) -> int | None:
+    """The number of the open file that a name such as `/dev/stdout` or `/dev/fd/3` stands for, or None."""
+    numbered = _OPEN_FILE.fullmatch({"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(path, path))
+    return int(numbered[1]) if numbered else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import TextIO
@@ -21,7 +22,7 @@ class Report:
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self._stream = stream
         self._quiet = quiet
-        self._shows_progress = stream.isatty() and not quiet
+        self._shows_progress = stream.isatty() and os.environ.get("TERM") != "dumb" and not quiet
         self._started = self._last_progress = time.monotonic()
         self._faults = 0
         self._before = 0

@@ -129,7 +129,10 @@ def _usual_width(records: Iterable[Record]) -> int:
 def _numbered_columns(columns: Columns, width: int, name: str) -> Columns:
     most = max(columns.texts) + 1
     if most > width:
-        raise InputError(f"{name}: rows of {width} cells where --fields asks for column {most}; check --fields")
+        raise InputError(
+            f"{name}: rows of {width} cells where --fields asks for column {most}; check --fields, "
+            "and that tabs separate the cells"
+        )
     return columns
 
 

@@ -27,6 +27,15 @@ ODD_SHARE = 0.3
 """a start with a larger share of control characters and undecodable bytes is not UTF-8 text"""
 BOM = b"\xef\xbb\xbf"
 _ODD = re.compile("[\0-\x08\x0e-\x1f\udc80-\udcff]")
+PACKED = {
+    b"\x1f\x8b": "compressed with gzip; unpack it first, as with gzip -dc",
+    b"BZh": "compressed with bzip2; unpack it first, as with bzip2 -dc",
+    b"\xfd7zXZ\0": "compressed with xz; unpack it first, as with xz -dc",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first, as with zstd -dc",
+    b"PK\x03\x04": "a zip archive, as those of spreadsheets are; save the table as tab-separated text in UTF-8",
+    b"PAR1": "Parquet; give it a name that ends in .parquet",
+}
+"""what a binary file is by its first bytes, and what to do about it"""
 _UNDECODED = range(0xDC80, 0xDD00)
 """surrogates that stand for a byte: 0xDC00 and its value"""
 
@@ -154,6 +163,9 @@ def _refuse_non_text(name: str, sample: bytes) -> None:
         raise InputError(f"{name}: the text is UTF-16 or UTF-32; save it as UTF-8")
     head = sample[:HEAD_BYTES].decode("utf-8", "surrogateescape")
     if len(_ODD.findall(head)) > ODD_SHARE * len(head):
+        for beginning, said in PACKED.items():
+            if sample.startswith(beginning):
+                raise InputError(f"{name}: is {said}")
         raise InputError(f"{name}: binary data or another encoding than UTF-8; give a text file saved as UTF-8")
     if b"\n" not in sample and b"\r" in sample.rstrip(b"\r"):
         raise InputError(f"{name}: lines end in bare carriage returns; save it with newlines (LF or CRLF) as line ends")

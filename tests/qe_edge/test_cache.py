@@ -142,6 +142,26 @@ def test_several_processes_write_at_a_time(tmp_path: Path) -> None:
     assert cache_info(tmp_path / "cache").scores == {"one": 100}
 
 
+def test_several_threads_share_one_cache(opened: Callable[[str], ScoreCache]) -> None:
+    cache = opened("one")
+
+    def write(thread: int) -> None:
+        for number in range(50):
+            cache.keep((f"{thread} {number} {row}".encode(), (1.0, False)) for row in range(100))
+            assert len(cache.known([f"{thread} {number} {row}".encode() for row in range(100)])) == 100
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+
+def test_scores_that_could_not_be_written_do_not_stop_the_next_ones(opened: Callable[[str], ScoreCache]) -> None:
+    cache = opened("one")
+    with pytest.raises(OutputError, match="cannot be used as a score cache"):
+        cache.keep([(b"good", (1.0, False)), (object(), (1.0, False))])  # type: ignore[list-item]
+    cache.keep([(b"next", (2.0, False))])
+    assert cache.known([b"good", b"next"]) == {b"next": (2.0, False)}
+
+
 def test_what_is_no_cache_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("src\tmt\n" * 100)

@@ -56,6 +56,13 @@ def test_a_row_of_anything_but_strings_is_refused_by_its_number(
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("thing", [("Tere", "Hello"), "Tere", None, {"source": "Tere"}])
+def test_what_is_no_row_is_refused_by_its_number(scorer: Scorer, thing: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        list(scorer.score([GOOD, thing]))
+    assert str(caught.value) == f"row 2: must be a qe_edge.Row, not {thing!r}; make one with Row.translation"
+
+
 def test_a_nul_is_a_character_of_a_text(scorer: Scorer) -> None:
     (score,) = scorer.score([Row.translation("Te\0re", "Hello", "et", "en")])
     assert score.value == 7.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -135,13 +136,33 @@ def test_two_streams_of_one_scorer_do_not_disturb_each_other(rows: list[Row], mo
         assert [score.value for score in (begun[1], *second)] == expected
 
 
+def test_several_threads_score_with_one_scorer(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "REMEMBERED", 2)  # so that threads forget what others are about to read
+    monkeypatch.setattr(scorer_module, "WINDOW", 4)
+    monkeypatch.setattr(scorer_module, "PREFIXES", 1)
+    rows = [Row.translation("a " * (n % 5 + 1), f"b{n % 7}", "et", "en" if n % 2 else "de") for n in range(300)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with (
+            Scorer.load(counting_bundle, device="cpu", threads=1, cache=tmp_path / "cache") as loaded,
+            ThreadPoolExecutor(8) as threads,
+        ):
+            found = list(threads.map(lambda _: values(loaded.score(rows)), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [values(Scorer.load(counting_bundle, device="cpu").score(rows))] * 8
+
+
 def test_a_closed_scorer_lets_its_workers_go(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     run = counted_rows(monkeypatch)
     with Scorer.load(device="cpu", threads=1) as loaded:
         loaded.engine.token_budget = 1
         stream = loaded.score(rows)
         threading.Timer(0.05, loaded.close).start()
-        with pytest.raises((CancelledError, UsageError)):
+        with pytest.raises(UsageError, match="this scorer is closed"):
             list(stream)
     assert sum(run) < len(rows)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qe_edge.errors import InputError, OutputError
-from qe_edge.shards.folder import find_shards
+from qe_edge.shards.folder import find_shards, left_out
 
 
 def test_tables_of_all_kinds_and_depths_are_shards_in_order_and_nothing_else(tmp_path: Path) -> None:
@@ -21,6 +21,7 @@ def test_tables_of_all_kinds_and_depths_are_shards_in_order_and_nothing_else(tmp
     assert [shard.name for shard in shards] == sorted(names)
     assert shards[-1].source == tmp_path / "in" / "lp=et-en" / "part-1.PARQUET"
     assert shards[-1].target == tmp_path / "out" / "lp=et-en" / "part-1.PARQUET"
+    assert left_out(tmp_path / "in") == ["notes.txt"]
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:

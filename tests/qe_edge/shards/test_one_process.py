@@ -237,3 +237,13 @@ def test_a_killed_run_is_continued_in_the_middle_of_a_table(tmp_path: Path, bund
     assert run(*command(folder, whole, bundle)).returncode == 0
     assert contents(target) == contents(whole)
     assert {path.suffix for path in target.glob(".*")} <= {".done", ".lock"}
+
+
+def test_files_that_are_no_tables_by_their_names_are_named(
+    folder: Path, tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "e.tsv.gz").write_bytes(b"")
+    (folder / "deeper" / "f.csv").write_bytes(b"")
+    assert score(folder, tmp_path / "out", bundle) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[1] == "left out, by the ends of their names: 'deeper/f.csv', 'e.tsv.gz'"

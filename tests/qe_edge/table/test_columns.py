@@ -37,6 +37,16 @@ def test_a_missing_column_names_what_is_there_and_what_would_do() -> None:
         from_header(["src", "text"], ALOPE_PROMPT, "data.tsv:1")
 
 
+@pytest.mark.parametrize("header", ["source,translation", "source;translation", '{"source": "Tere"}', '[{"source":'])
+def test_a_table_without_tabs_is_told_so(header: str) -> None:
+    with pytest.raises(InputError) as caught:
+        from_header([header], ALOPE_PROMPT, "data.csv:1")
+    assert str(caught.value) == (
+        f"data.csv:1: no tab in the header {header!r}; write tabs between cells, not commas or semicolons, "
+        "or JSON lines in a file whose name ends in .jsonl"
+    )
+
+
 def test_two_columns_that_could_be_the_same_are_named() -> None:
     with pytest.raises(InputError, match=r"f:1: columns 'mt' and 'Target' could each be the translation; rename"):
         from_header(["src", "mt", "Target"], ALOPE_PROMPT, "f:1")

@@ -122,7 +122,7 @@ def test_lines_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
         "not JSON: Expecting value at character 23 of ",
         "not a JSON object: '[]'; give one object a line",
         "not JSON: Expecting value at character 1 of ''; mend the line",
-        "no field 'mt'; every object needs it, if only with null",
+        "no field 'mt'; every object needs it",
         "field 'mt' is a number: 3; it must be a string",
         "field 'mt' is an array: ['b']; it must be a string",
         "field 'mt': half a character (\\ud800); mend it",
@@ -141,7 +141,7 @@ def test_languages_come_from_the_fields_of_each_line(tmp_path: Path) -> None:
     first, null, missing = items(tmp_path / "in.jsonl", "\n".join(lines).encode(), lp=None)
     assert first.row.pair == "et-en"
     assert null.row.fault is not None
-    assert missing.row.fault == "no field 'lp'; every object needs it, if only with null"
+    assert missing.row.fault == "no field 'lp'; every object needs it"
 
 
 def test_a_bundle_for_one_text_reads_its_field(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_few_odd_objects_do_not_decide_how_the_others_are_read(tmp_path: Path)
     assert [item.row.fault for item in found] == [
         "field 'qe_score' is there already; rename it",
         None,
-        "no field 'source'; every object needs it, if only with null",
+        "no field 'source'; every object needs it",
         None,
         None,
         None,

@@ -79,6 +79,24 @@ def test_an_input_is_not_added_to_through_standard_output(tmp_path: Path) -> Non
     assert source.read_text() == "src\tmt\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files have no names on this system")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr", "/dev/fd/2"])
+def test_what_the_shell_has_opened_is_added_to_and_not_replaced(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "all.tsv"
+    target.write_text("before\n")
+    program = f"""
+from qe_edge.table.output import open_output
+for line in ("first", "second"):
+    with open_output({name!r}, [], resumable=True) as output:
+        output.write(line + "\\n")
+"""
+    with target.open("a") as appended:
+        subprocess.run([sys.executable, "-c", program], stdout=appended, stderr=appended, check=True)
+        appended.write("after\n")
+    assert target.read_text() == "before\nfirst\nsecond\nafter\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["all.tsv"]
+
+
 def test_a_link_that_leads_back_to_itself_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "loop"
     target.symlink_to(target)
@@ -113,6 +131,7 @@ def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
         (tmp_path, "is a directory"),
         (tmp_path / "missing" / "out.tsv", "cannot be written"),
         (tmp_path / "file" / "out.tsv", "cannot be written"),
+        (f"{tmp_path}/new/", "is a name for a directory; give the name of a file"),
     ]:
         with pytest.raises(OutputError, match=message), open_output(str(path), []):
             pass

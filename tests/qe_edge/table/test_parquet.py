@@ -100,6 +100,15 @@ def test_other_columns_keep_their_types_values_and_metadata(tmp_path: Path) -> N
     assert after.column("qe_status").to_pylist() == [["ok", "ok", "empty_translation"][row % 3] for row in range(count)]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_every_kind_of_string_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    mt = pa.array(["Hello", None, "a longer translation than that"], kind)
+    source = write(tmp_path / "in.parquet", {"src": ["a", "b", "c"], "mt": mt})
+    assert [item.row.texts[1] for item in items(source)] == ["Hello", "", "a longer translation than that"]
+    score(source, tmp_path / "out.parquet")
+    assert parquet.read_table(tmp_path / "out.parquet").column("mt").combine_chunks().equals(mt)
+
+
 @pytest.mark.parametrize(
     "compression", ["none", "snappy", "zstd", "gzip", {"src": "gzip", "mt": "zstd"}], ids=lambda value: str(value)
 )

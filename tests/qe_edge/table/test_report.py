@@ -51,9 +51,13 @@ def test_after_twenty_faults_the_others_are_counted() -> None:
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_module, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
     for stream, shown in [(Terminal(), True), (io.StringIO(), False)]:
         Report(stream).progress(3)
         assert ("3 rows, " in stream.getvalue()) is shown
     stream = Terminal()
     Report(stream, quiet=True).progress(3)
+    assert stream.getvalue() == ""
+    monkeypatch.setenv("TERM", "dumb")
+    Report(stream).progress(3)
     assert stream.getvalue() == ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import threading
 from pathlib import Path
@@ -83,7 +86,10 @@ def test_an_endless_line_is_refused_with_its_number(tmp_path: Path, monkeypatch:
         (b"\0\0\xfe\xff" + "original\n".encode("utf-32-be"), "the text is UTF-16 or UTF-32; save it as UTF-8"),
         ("original\ttranslation\n".encode("utf-16-le"), "binary data or another encoding than UTF-8"),
         (b"src\tmt\ra\tb\rc\td\r", "lines end in bare carriage returns; save it with newlines"),
-        (b"PK\x03\x04\x00\x00abc", "binary data"),
+        (gzip.compress(b"src\tmt\na\tb\n", mtime=0), "is compressed with gzip; unpack it first, as with gzip -dc$"),
+        (bz2.compress(b"src\tmt\na\tb\n"), "is compressed with bzip2; unpack it first, as with bzip2 -dc$"),
+        (lzma.compress(b"src\tmt\na\tb\n"), "is compressed with xz; unpack it first, as with xz -dc$"),
+        (b"PK\x03\x04\x00\x00abc", "is a zip archive, as those of spreadsheets are; save the table as tab-separated"),
         (os.urandom(4096).replace(b"\0", b"\x01"), "binary data"),
         ("Привет, мир\n".encode("cp1251") * 10, "another encoding than UTF-8"),
     ],

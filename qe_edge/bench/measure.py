@@ -17,7 +17,7 @@ from qe_edge.bench.peak import matrix_peak
 from qe_edge.bundle import open_bundle
 from qe_edge.errors import InputError
 from qe_edge.rows import Row
-from qe_edge.scoring.machine import machine_name
+from qe_edge.scoring.machine import machine_name, physical_cores
 from qe_edge.scoring.scorer import Job, Scorer
 from qe_edge.scoring.screening import blocking_status
 from qe_edge.table.items import Input
@@ -107,6 +107,7 @@ def _figures(
     profiled: Profile,
 ) -> Figures:
     workers, seconds = scorer.engine.workers, statistics.median(graph)
+    cores = min(workers, physical_cores())  # more workers than cores share these
     return Figures(
         signature=scorer.signature,
         machine=machine_name(),
@@ -120,9 +121,9 @@ def _figures(
         tokens_per_second=tokens / seconds,
         graph_share=seconds / statistics.median(whole),
         int8_operations=profiled.operations(INT8_PRODUCTS) * tokens / seconds,
-        int8_peak=matrix_peak("int8", workers),
+        int8_peak=matrix_peak("int8", cores),
         float_operations=profiled.operations(FLOAT_PRODUCTS) * tokens / seconds,
-        float_peak=matrix_peak("float32", workers),
+        float_peak=matrix_peak("float32", cores),
         peak_memory_mb=memory,
     )
 

@@ -32,6 +32,9 @@ def bench(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or the word embedded.")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="Table, as for qe-edge score, in a file.")],
     lp: Annotated[str | None, typer.Option(metavar="PAIR", help="Languages of all rows, as in qe-edge score.")] = None,
+    fields: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Columns of a table without a header, as in qe-edge score.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows taken from the start of the table.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that the rows are scored.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads, as in qe-edge score.")] = None,
@@ -57,7 +60,7 @@ def bench(
 
     @contextmanager
     def table() -> Iterator[Input]:
-        with open_any(file, prompt=prompt, lp=lp, quoting="auto", fields=None) as source:
+        with open_any(file, prompt=prompt, lp=lp, quoting="auto", fields=fields) as source:
             yield replace(source, items=islice(source.items, rows))
 
     if tuned:

@@ -164,7 +164,11 @@ def _draws(name: str, columns: Mapping[str, FloatArray], samples: int, seed: int
 
 
 def _averages(values: FloatArray, resampled: FloatArray) -> Figures:
-    """Means over the groups where a measure is defined: values [G, M] and resampled [G, M, B]."""
+    """Means over the groups where a measure is defined: values [G, M] and resampled [G, M, B].
+
+    A resample's mean is over those of these groups where the measure is defined on it: of many small groups, one has
+    a constant column on nearly every resample.
+    """
     return {measure: _average(values[:, at], resampled[:, at]) for at, measure in enumerate(MEASURES)}
 
 
@@ -172,7 +176,9 @@ def _average(values: FloatArray, resampled: FloatArray) -> Figure:
     defined = ~np.isnan(values)
     if not defined.any():
         return Figure(None, None, 0, resampled.shape[1])
-    means = resampled[defined].mean(axis=0)
+    drawn = resampled[defined]
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no group has the measure
+        means = np.nansum(drawn, axis=0) / (~np.isnan(drawn)).sum(axis=0)
     return Figure(float(values[defined].mean()), interval(means), int(defined.sum()), int(np.isnan(means).sum()))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
-from qe_edge.table.columns import listed
+from qe_edge.table.columns import OTHER_SIGNS, listed
 from qe_edge.table.formats import Format, format_of
 from qe_edge.table.quoting import Quoting, decide
 from qe_edge.table.records import Record, plain_records, quoted_records
@@ -107,10 +107,15 @@ def _position(header: Sequence[str], column: str, place: str) -> int:
     if len(positions) > 1:
         raise InputError(f"{place}: {len(positions)} columns are called {column!r}; rename all but one")
     if not positions:
+        if len(header) == 1 and any(sign in header[0] for sign in OTHER_SIGNS):
+            raise InputError(
+                f"{place}: no tab in the header {shortened(header[0])}; only TSV is read here: write tabs between cells"
+            )
         names = {name.strip().casefold(): name.strip() for name in header}
-        near = difflib.get_close_matches(column.strip().casefold(), names, n=1, cutoff=0)
+        near = difflib.get_close_matches(column.strip().casefold(), names, n=1)
+        meant = f"did you mean {shortened(names[near[0]])}? " if near else ""
         raise InputError(
-            f"{place}: no column {column!r} among {listed(header, ', ')}; did you mean {shortened(names[near[0]])}? "
+            f"{place}: no column {column!r} among {listed(header, ', ')}; {meant}"
             "name columns with --gold, --score and --by"
         )
     return positions[0]

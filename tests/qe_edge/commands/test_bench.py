@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qe_edge.bench import peak
+from qe_edge.bench import measure, peak
 from qe_edge.cli import main
 from qe_edge.scoring.tuning import load_tuning
 
@@ -84,6 +84,32 @@ def test_tables_of_other_kinds_are_read(
     options = ["--lp", "et-en", "--rows", "5", "--rounds", "1", "--threads", "1", "--tune"]
     assert main(["bench", str(counting_bundle), str(table), *options]) == 0
     assert "\nrows              5 distinct" in capsys.readouterr().out
+
+
+def test_a_table_without_a_header_is_read_as_its_message_says(
+    counting_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_text("b\ta 1\nb\ta 2\n")
+    options = ["--lp", "et-en", "--rounds", "1"]
+    assert main(["bench", str(counting_bundle), str(table), *options]) == 3
+    assert "or give --fields SOURCE,TRANSLATION (numbers)" in capsys.readouterr().err
+    assert main(["bench", str(counting_bundle), str(table), *options, "--fields", "2,1"]) == 0
+    assert "\nrows              2 distinct" in capsys.readouterr().out
+
+
+def test_more_workers_than_cores_have_the_peak_of_the_cores(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "physical_cores", lambda: 2)
+    monkeypatch.setattr(measure, "matrix_peak", lambda kind, workers: 100.0 * workers)
+    table = tmp_path / "table.tsv"
+    table.write_text("source\ttranslation\na\tb\n")
+    options = ["--lp", "et-en", "--rounds", "1", "--json"]
+    for threads, peaks in (("1", 100), ("5", 200)):
+        assert main(["bench", str(counting_bundle), str(table), *options, "--threads", threads]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["int8_peak"], found["float_peak"]) == (peaks, peaks)
 
 
 def test_a_table_without_a_row_to_score_is_refused(

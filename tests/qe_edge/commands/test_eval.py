@@ -178,11 +178,11 @@ def test_rows_without_a_score_are_counted_and_constant_columns_shown_as_undefine
         ),
         (["--gold", "mean", "--score", "bad", "--score", "Bad "], 2, "'bad' and 'Bad ' are the same column; name it"),
         (["--gold", "mean", "--by", "lp", "--pool"], 2, "--by lp: give either --by or --pool, not both"),
-        (["--gold", "mean"], 3, "systems.tsv:1: no column 'qe_score' among 'lp', 'mean', 'good', 'bad'; did you mean"),
+        (["--gold", "mean"], 3, "systems.tsv:1: no column 'qe_score' among 'lp', 'mean', 'good', 'bad'; name columns"),
         (
             ["--gold", "maen", "--score", "bad"],
             3,
-            "systems.tsv:1: no column 'maen' among 'lp', 'mean', 'good', 'bad'; ",
+            "systems.tsv:1: no column 'maen' among 'lp', 'mean', 'good', 'bad'; did you mean 'mean'? ",
         ),
         (["--gold", "mean", "--score", "bad", "--by", "x"], 3, "systems.tsv:1: no column 'x' among"),
         (["--gold", "lp", "--score", "bad"], 3, "systems.tsv:2: column 'lp' holds 'et-en', not a finite number"),

@@ -51,6 +51,16 @@ def test_intervals_of_few_rows_are_called_unreliable(evaluated: Evaluate) -> Non
     ]
 
 
+def test_of_many_small_groups_a_line_names_some(evaluated: Evaluate) -> None:
+    few = {"mean": [1, 2, 3], "qe": [1, 3, 2]}
+
+    lines = caveats(evaluated({f"g{n}": few for n in range(40)}), NOTHING)
+
+    assert lines[0].startswith("fewer than 30 rows in g0 (3), g1 (3), ")
+    assert lines[0].endswith(", g11 (3), 28 more: intervals are unreliable")
+    assert lines[1].endswith(", 28 more; the intervals of correlations leave them out")
+
+
 @pytest.mark.parametrize(
     ("grouping", "start", "end"),
     [

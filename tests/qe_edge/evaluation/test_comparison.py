@@ -134,6 +134,21 @@ def test_the_macro_interval_is_that_of_independent_groups(evaluated: Evaluate) -
     assert width(result.macro["a"]["pearson"].interval) == pytest.approx(expected, rel=0.15)
 
 
+def test_the_macro_average_of_many_small_groups_has_an_interval(evaluated: Evaluate) -> None:
+    """Segments with a few systems each: hardly a resample has a correlation in every group."""
+    small = {"mean": [1, 2, 3], "qe": [1, 3, 2], "other": [1, 3, 2]}
+
+    result = evaluated({f"segment {n}": small for n in range(100)})
+
+    figure = result.macro["qe"]["spearman"]
+    assert figure.value == pytest.approx(0.5)
+    assert (figure.groups, figure.undefined) == (100, 0)
+    # of 27 draws 6 hold all rows (.5), 12 have correlation 1, 6 have -1 and 3 none: mean .375, standard deviation .82
+    error = 0.82 / math.sqrt(100 * 24 / 27)
+    assert figure.interval == pytest.approx((0.375 - 1.96 * error, 0.375 + 1.96 * error), abs=0.05)
+    assert result.differences["other"]["spearman"].interval == (0, 0)
+
+
 def test_a_paired_difference_is_narrower_than_the_columns_themselves(evaluated: Evaluate) -> None:
     columns = noisy(500, 20, 3)
     nearly = {**columns, "b": columns["a"] + np.random.default_rng(4).normal(0, 1, 500)}

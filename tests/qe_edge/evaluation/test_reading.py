@@ -96,6 +96,23 @@ def test_a_missing_column_names_the_others_and_the_nearest(tmp_path: Path) -> No
     assert failure(path, "z_mean", needed=("lq",)).startswith("t.tsv:1: no column 'lq' among 'lp', 'Mean', 'z_mean'")
 
 
+def test_a_column_unlike_all_others_is_not_guessed(tmp_path: Path) -> None:
+    path = written(tmp_path, "lp\toriginal\tmean\nx\ty\t1\n")
+
+    assert failure(path, "qe_score") == (
+        "t.tsv:1: no column 'qe_score' among 'lp', 'original', 'mean'; name columns with --gold, --score and --by"
+    )
+
+
+@pytest.mark.parametrize("header", ["lp,mean,qe_score", "lp;mean;qe_score", '{"mean": 1, "qe_score": 2}'])
+def test_a_header_without_tabs_is_said_to_be_no_tsv(tmp_path: Path, header: str) -> None:
+    path = written(tmp_path, f"{header}\n1,2,3\n")
+
+    assert failure(path, "mean") == (
+        f"t.tsv:1: no tab in the header {header!r}; only TSV is read here: write tabs between cells"
+    )
+
+
 def test_of_ten_thousand_columns_a_message_names_some(tmp_path: Path) -> None:
     path = written(tmp_path, "\t".join([*(f"c{n}" for n in range(9999)), "x" * 5000]) + "\n")
     assert "'c10', 'c11', 9988 more; did you mean 'c7777'? " in failure(path, "c_7777")

@@ -106,7 +106,9 @@ print(len(list(begun)), len(list(scorer.score(rows))))
 def test_a_forked_child_is_told_instead_of_waiting_for_ever_and_disturbs_no_one(
     counting_bundle: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", FORKED, str(counting_bundle), str(tmp_path / "cache")]
+    # From Python 3.12 on a fork of a process with threads warns by itself.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
+    command += [str(counting_bundle), str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     first, second, *others = done.stdout.splitlines()
     assert done.stderr == ""

@@ -71,7 +71,7 @@ def test_values_at_the_bounds_are_accepted(with_record: Rewrite) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"[" * 5_000, "nested too deeply"),
+        (b"[" * 5_000, ("nested too deeply", "not valid JSON")),  # from Python 3.13 on they are read, and have no end
         (b"[" * 100_000, "more than 10000 lists and objects"),
         (b" " * (2 << 20), "larger than 1 MiB"),
         (b'{"name": "\\ud800"', "not valid JSON"),
@@ -81,9 +81,9 @@ def test_values_at_the_bounds_are_accepted(with_record: Rewrite) -> None:
     ],
 )
 def test_a_record_that_is_no_record_is_refused(
-    with_file: Rewrite, refused: Refused, content: bytes, expected: str
+    with_file: Rewrite, refused: Refused, content: bytes, expected: str | tuple[str, ...]
 ) -> None:
-    assert refused(with_file(SPEC_FILE, content)).startswith(f"bundle.json: {expected}")
+    assert refused(with_file(SPEC_FILE, content)).removeprefix("bundle.json: ").startswith(expected)
 
 
 def test_a_name_written_twice_is_refused(with_file: Rewrite, refused: Refused, counting_bundle: Path) -> None:

@@ -62,10 +62,12 @@ class Candidate:
     mean_difference: float | None = None
     """from the trained model's scores, in points"""
     spearman: float | None = None
-    """with human scores on the gate's rows, mean over language pairs"""
+    """with human scores, mean over language pairs"""
     loss: float | None = None
     """of that correlation, against the trained model"""
     rows_per_second: float | None = None
+    loss_rows: int | None = None
+    """on which both correlations were measured: more than the gate's where these left the loss in doubt"""
 
 
 def export_best(
@@ -153,16 +155,18 @@ def pick(tried: Sequence[Candidate], prefer: Prefer) -> Candidate:
 
 def table(tried: Sequence[Candidate]) -> str:
     """What was measured, a line for each candidate."""
-    lines = [("precision", "MiB", "mean difference", "Spearman", "rows/s", "verdict")]
+    lines = [("precision", "MiB", "mean difference", "Spearman", "loss", "of rows", "rows/s", "verdict")]
     for each in tried:
-        numbers = (
+        numbers: tuple[tuple[float | None, str], ...] = (
             (each.mib, ".1f"),
             (each.mean_difference, ".2f"),
             (each.spearman, ".4f"),
+            (each.loss, ".4f"),
+            (each.loss_rows, "d"),
             (each.rows_per_second, ".1f"),
         )
         shown = ["-" if value is None else format(value, form) for value, form in numbers]
-        lines.append((each.precision, shown[0], shown[1], shown[2], shown[3], each.verdict))
+        lines.append((each.precision, *shown, each.verdict))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
@@ -203,7 +207,7 @@ def _try(prepared: Prepared, precision: str, folder: Path, choice: Choice, repor
     spec = bundle_spec(prepared, precision, converted)
     bundle = write_bundle(folder, converted.graph, prepared.run.folder / TOKENIZER_FILE, spec, force=False)
     figures = converted.figures
-    too_much = f"loses {figures.loss:.4f}, more than {choice.loss:g}"
+    too_much = f"loses {figures.loss:.4f} +- {figures.loss_error:.4f}, more than {choice.loss:g}"
     return Candidate(
         precision,
         verdict="" if figures.loss <= choice.loss else too_much,
@@ -211,6 +215,7 @@ def _try(prepared: Prepared, precision: str, folder: Path, choice: Choice, repor
         mean_difference=figures.mean_difference,
         spearman=figures.spearman_exported,
         loss=figures.loss,
+        loss_rows=figures.loss_rows,
     )
 
 

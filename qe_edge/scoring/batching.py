@@ -12,9 +12,6 @@ TOKEN_BUDGET = 384
 """Padded tokens per batch. Small batches stay in a core's cache (docs/performance.md has the measurement)."""
 UNIT_BUDGETS = 4
 """A unit of families holds at most about so many budgets of tokens, so that there are units for all workers."""
-LAST_UNITS = 4
-"""So many units at the end are run family by family, so that no worker waits long for another's last one: 1.05 times as
-fast with 100 sources of ten translations on two workers (docs/log.md)."""
 LEAST_SAVED = 48
 """Tokens that a family must save to be worth a run of its own, which is shorter and uses the matrix units less well: an
 estimate, of which only lists of ten translations have been measured (docs/performance.md)."""
@@ -64,7 +61,6 @@ def plan(bodies: Sequence[list[int]], sources: Sequence[Hashable], budget: int =
     units: list[Unit] = []
     for batch in length_sorted_batches([len(family.beginning) for family in families], budget):
         units += _within([families[i] for i in batch], bodies, UNIT_BUDGETS * budget)
-    units[-LAST_UNITS:] = [[family] for unit in units[-LAST_UNITS:] for family in unit]
     lengths = [len(bodies[row]) for row in single]
     units += [[Family([], [single[i] for i in batch])] for batch in length_sorted_batches(lengths, budget)]
     return units

@@ -114,9 +114,9 @@ def test_a_precision_that_does_not_fit_is_a_line_of_the_table(
 
 GOOD = [
     Candidate("fp32", "", 500.0, 0.0, 0.7, 0.0, 50.0),
-    Candidate("w8a8", "", 90.0, 0.5, 0.699, 0.001, 100.0),
+    Candidate("w8a8", "", 90.0, 0.5, 0.699, 0.001, 100.0, 700),
     Candidate("int4", "", 60.0, 1.0, 0.698, 0.002, 55.0),
-    Candidate("w4a8", "loses 0.0100, more than 0.003", 59.0, 1.5, 0.69, 0.01),
+    Candidate("w4a8", "loses 0.0100 +- 0.0040, more than 0.003", 59.0, 1.5, 0.69, 0.01, loss_rows=2800),
 ]
 
 
@@ -135,10 +135,10 @@ def test_the_sentence_says_why() -> None:
 def test_the_table_shows_what_was_not_measured() -> None:
     lines = table([GOOD[1], GOOD[3], Candidate("fp16", "refused: too large")]).splitlines()
     assert lines == [
-        "precision  MiB   mean difference  Spearman  rows/s  verdict",
-        "w8a8       90.0  0.50             0.6990    100.0",
-        "w4a8       59.0  1.50             0.6900    -       loses 0.0100, more than 0.003",
-        "fp16       -     -                -         -       refused: too large",
+        "precision  MiB   mean difference  Spearman  loss    of rows  rows/s  verdict",
+        "w8a8       90.0  0.50             0.6990    0.0010  700      100.0",
+        "w4a8       59.0  1.50             0.6900    0.0100  2800     -       loses 0.0100 +- 0.0040, more than 0.003",
+        "fp16       -     -                -         -       -        -       refused: too large",
     ]
 
 

@@ -155,7 +155,7 @@ def pick(tried: Sequence[Candidate], prefer: Prefer) -> Candidate:
 
 def table(tried: Sequence[Candidate]) -> str:
     """What was measured, a line for each candidate."""
-    lines = [("precision", "MiB", "mean difference", "Spearman", "loss", "of rows", "rows/s", "verdict")]
+    lines = [["precision", "MiB", "mean difference", "Spearman", "loss", "of rows", "rows/s", "verdict"]]
     for each in tried:
         numbers: tuple[tuple[float | None, str], ...] = (
             (each.mib, ".1f"),
@@ -166,7 +166,7 @@ def table(tried: Sequence[Candidate]) -> str:
             (each.rows_per_second, ".1f"),
         )
         shown = ["-" if value is None else format(value, form) for value, form in numbers]
-        lines.append((each.precision, *shown, each.verdict))
+        lines.append([each.precision, *shown, each.verdict])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

@@ -21,16 +21,12 @@ from qe_edge.scoring.graph import KeyValueShape
 from qe_edge_export.passes.linear import FLOAT, operand
 from qe_edge_export.passes.sizes import BATCH, LENGTH, PREFIX, TOTAL
 from qe_edge_train.adapters.experts import PARTS
-from qe_edge_train.decoder import FAMILIES, plain_decoder
+from qe_edge_train.decoder import FAMILIES, moving_positions, plain_decoder
 from qe_edge_train.heads import Mix, RegressionHead
 from qe_edge_train.tapped import KeyValues, TappedRegressor
 
 OPSET = 23
 """The first with Attention, RMSNormalization and RotaryEmbedding."""
-MOVING_POSITIONS = ("dynamic", "longrope")
-"""Rotary position types whose frequencies change with the length of the prompt: a graph cannot hold them."""
-
-
 STATE = "state_"
 """Begins the names of the outputs that hold tapped states, one a tap, in the order of the head's taps."""
 
@@ -144,14 +140,12 @@ def _check(model: TappedRegressor) -> KeyValueShape:
     family = config.model_type
     if family not in FAMILIES:
         raise UsageError(f"decoder family {family!r} cannot be exported; supported are {', '.join(FAMILIES)}")
-    positions = config.rope_parameters
-    groups = [positions, *(inner for inner in positions.values() if isinstance(inner, dict))]  # one a block type
-    for kind in (group.get("rope_type") for group in groups):
-        if kind in MOVING_POSITIONS:
-            raise UsageError(
-                f"this {family} decoder scales its positions by {kind!r}, which changes with the length of the prompt "
-                "and cannot be exported; use a base with fixed rotary positions"
-            )
+    kind = moving_positions(config)
+    if kind is not None:
+        raise UsageError(
+            f"this {family} decoder scales its positions by {kind!r}, which changes with the length of the prompt "
+            "and cannot be exported; use a base with fixed rotary positions"
+        )
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return KeyValueShape(config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, size)

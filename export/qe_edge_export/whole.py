@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from qe_edge.errors import OutputError
 from qe_edge_export.merge import check_mergeable, merged_decoder
 from qe_edge_train.build import base_facts
-from qe_edge_train.decoder import blocks, load_decoder
+from qe_edge_train.decoder import load_decoder
 from qe_edge_train.output import check_new_folder, new_folder
 from qe_edge_train.run import open_run
 
@@ -34,8 +34,8 @@ def write_merged(run_folder: Path, out: Path) -> None:
     merged = merged_decoder(run)
     whole = load_decoder(base.model, getattr(torch, base.dtype))
     tokenizer = AutoTokenizer.from_pretrained(base.model)
-    for block, trained in zip(blocks(whole), blocks(merged), strict=False):
-        block.load_state_dict(trained.state_dict())
+    found = whole.load_state_dict(merged.state_dict(), strict=False)  # the blocks above the cut are not among them
+    assert not found.unexpected_keys, found.unexpected_keys
     with new_folder(out) as part:
         whole.save_pretrained(part)
         _save_tokenizer(tokenizer, part)

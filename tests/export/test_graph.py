@@ -31,6 +31,7 @@ from qe_edge_export.passes.linear import linears
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
 from qe_edge_export.writer import save_model
 from qe_edge_train.adapters.experts import ExpertLinear
+from qe_edge_train.attention import NAME
 from qe_edge_train.decoder import FAMILIES, attention_limit, blocks, cut_decoder, plain_decoder
 from qe_edge_train.heads import HeadOptions, RegressionHead, Strategy
 from qe_edge_train.tapped import TappedRegressor, hidden_states
@@ -294,6 +295,34 @@ def test_positions_that_change_with_the_length_are_refused() -> None:
 
     with pytest.raises(UsageError, match="scales its positions by 'dynamic'"):
         export_states(model)
+
+
+def test_as_many_key_value_heads_as_query_heads_score_as_the_module_does() -> None:
+    """As in Llama 2 and Phi-3-mini."""
+    config = LlamaConfig(
+        vocab_size=90,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.2,
+    )
+    config._attn_implementation = NAME
+    torch.manual_seed(3)
+    head = RegressionHead(HeadOptions(32, layer_norm=False, bias=True))
+    model = TappedRegressor(LlamaModel(config), head, 1).requires_grad_(False).eval()
+    states = export_states(model)
+    shape = key_value_shape(states)
+    assert (shape.kv_heads, shape.head_dim) == (4, 8)
+    prefix, bodies = ids(1, 4), ids(3, 7)
+    last = torch.tensor([6, 2, 4])
+
+    expected, _ = model.last_states(bodies, last, model.prefix(prefix))
+    with opened(states, shape, ["state_0"]) as graph:
+        (found,) = graph.run(graph.prefix(prefix[0].tolist()), bodies.numpy(), last.numpy(), ["state_0"])
+
+    np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-5 * float(expected[0].abs().max()))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from qe_edge.scoring.graph import pad
+from qe_edge.verification.model import check_model
 from qe_edge_export.calibrate import activation_ranges
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
 from qe_edge_export.passes import quantise_w8a8, simplify, smooth
 from qe_edge_export.passes.linear import linears, linears_by_input
 from qe_edge_export.passes.sizes import LENGTH
-from qe_edge_export.passes.smoothing import fold_for
+from qe_edge_export.passes.smoothing import fold_for, is_normalised
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
+from qe_edge_export.writer import save_model
 from qe_edge_train.decoder import FAMILIES
 from qe_edge_train.tapped import TappedRegressor
 
@@ -44,6 +48,28 @@ def test_two_of_three_blocks_in_full_are_the_whole_decoder(tiny_regressor: TinyR
 
     assert np.abs(scores(upper(whole, 2)) - scores(whole)).max() < 1e-4 * SCALE
     assert np.abs(scores(upper(whole, 1)) - scores(whole)).max() > 1e-2 * SCALE
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "cohere"])
+def test_a_norm_that_several_upper_blocks_share_is_one_node_and_fit_for_a_bundle(
+    tiny_regressor: TinyRegressor, tmp_path: Path, family: str
+) -> None:
+    onnx = export_states(upper(tiny_regressor(family, 1), 1))
+    before = Counter(node.op_type for node in onnx.graph)
+    rows = CalibrationRows((PairRows(PREFIX, BODIES),), key_value_shape(onnx))
+    expected = rows.states(onnx)
+
+    simplify(onnx)
+
+    after = Counter(node.op_type for node in onnx.graph)
+    assert (before["Reciprocal"], after["Reciprocal"]) == (1, 0)
+    assert after["RMSNormalization"] == before["RMSNormalization"] + 1
+    np.testing.assert_allclose(rows.states(onnx), expected, rtol=1e-5, atol=1e-5)
+    keys = linears(onnx)[7].input  # after the seven linear maps of the first block
+    assert is_normalised(keys)
+    attach_head(onnx, tiny_regressor(family, 1).head)
+    save_model(onnx, tmp_path)
+    assert " nodes of " in check_model(tmp_path / "model.onnx", tmp_path / "model.onnx.data")
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])  # maps apart and fused; exporting the others adds a minute

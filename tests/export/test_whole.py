@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from qe_edge.errors import OutputError, UsageError
@@ -52,6 +54,31 @@ def test_blocks_above_the_cut_embedding_and_norm_are_the_base_s_own(
     assert after.keys() == before.keys()
     changed = {name.split(".")[1] for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"0", "1"}
+
+
+def test_what_an_adapter_has_outside_of_the_blocks_is_merged_too(
+    tiny_run: Callable[[str], Run], tmp_path: Path
+) -> None:
+    """As an adapter that was trained with peft elsewhere, with an embedding of its own."""
+    run = tiny_run("none")
+    config = LoraConfig(
+        target_modules=["q_proj"],
+        layers_to_transform=[0, 1],
+        layers_pattern="layers",
+        modules_to_save=["embed_tokens"],
+    )
+    adapted = get_peft_model(load_cut_decoder(run.recipe.base, 2, CPU), config)
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data += 0.1
+    shutil.rmtree(run.adapter)
+    adapted.save_pretrained(str(run.adapter))
+
+    write_merged(run.folder, tmp_path / "whole")
+
+    after = AutoModel.from_pretrained(tmp_path / "whole").state_dict()
+    for name, weight in merged_decoder(run).state_dict().items():
+        torch.testing.assert_close(after[name], weight, atol=0, rtol=0)
 
 
 def test_the_folder_has_the_tokenizer_and_is_readable_by_all(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:

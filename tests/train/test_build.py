@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from qe_edge.errors import InputError, UsageError
+from qe_edge_train.adapters import save_adapter
 from qe_edge_train.build import (
     adapter_counts,
     aligned_layer,
     base_facts,
     build_decoder,
     check_limits,
+    check_room,
     head_options,
     kept_blocks,
 )
+from qe_edge_train.decoder import load_decoder
 from qe_edge_train.recipe import Adapter, Alignment, Allocation, Base, Head, Recipe
 from qe_edge_train.tapped import hidden_states
 
@@ -149,3 +155,53 @@ def test_token_limits_beyond_the_attention_of_the_base_are_refused(recipe: Recip
     for task in (True, False):
         with pytest.raises(InputError, match=r"\[alignment\] token_limit = 600: this base attends to at most 512"):
             check_limits(aligned, facts, task)
+
+
+def test_a_prompt_beyond_the_token_limit_is_named_with_what_it_takes(recipe: Recipe) -> None:
+    facts, pair = base_facts(recipe.base), ("Estonian", "English")
+    least = len("<") + len("Estonian English: ") + len(" = ") + 2  # tokens are characters; <s> is the first
+    head = Head(prompt="{sl} {tl}: {src} = {mt}", token_limit=least)
+
+    check_room(head, facts, [pair])
+    with pytest.raises(InputError, match=rf"\[head\] token_limit = {least - 1}: .* take {least}; raise it"):
+        check_room(dataclasses.replace(head, token_limit=least - 1), facts, [pair])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "its weights are quantised already"),
+        ("config.json", {"vocab_size": 256}, "its tokenizer has 257 tokens and its embedding 256: .* not of one model"),
+        ("tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"}, "its ByT5Tokenizer is not of the tokenizers"),
+    ],
+)
+def test_a_base_that_cannot_become_a_bundle_is_refused(
+    tiny_base: Path, tmp_path: Path, file: str, change: dict[str, object], expected: str
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    path = tmp_path / "base" / file
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    if file == "tokenizer_config.json":
+        (tmp_path / "base" / "tokenizer.json").unlink()
+
+    with pytest.raises(UsageError, match=expected):
+        base_facts(Base(model=str(tmp_path / "base")))
+
+
+def test_an_adapter_beside_the_weights_of_a_base_is_refused(tiny_base: Path, recipe: Recipe, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    adapted = build_decoder(recipe, base_facts(recipe.base), 4, [2] * 4, CPU)
+    save_adapter(adapted, tmp_path / "base")
+
+    with pytest.raises(UsageError, match=r"holds an adapter_config\.json.*; move the adapter to a folder of its own"):
+        load_decoder(str(tmp_path / "base"), torch.float32)
+
+
+def test_positions_that_cannot_be_exported_are_known_before_training(recipe: Recipe, tmp_path: Path) -> None:
+    shutil.copytree(recipe.base.model, tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    scaled = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | scaled), encoding="utf-8")
+
+    assert base_facts(recipe.base).moving_positions is None
+    assert base_facts(Base(model=str(tmp_path / "base"))).moving_positions == "dynamic"

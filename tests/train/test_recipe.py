@@ -83,6 +83,8 @@ def test_defaults_are_the_published_alope_settings() -> None:
         ({"head": {"token_limit": -5}}, "[head] token_limit = -5: must be at least 2"),
         ({"alignment": {"held_out": 1}}, "[alignment] held_out = 1: retrieval is measured on at least 4 lines"),
         ({"optimiser": {"gradient_checkpointing": True}}, "needs share_prefix = false"),
+        ({"optimiser": {"seed": -1}}, "[optimiser] seed = -1: must lie from 0 to 2^63 - 1"),
+        ({"optimiser": {"seed": 1 << 63}}, "must lie from 0 to 2^63 - 1"),
         ({"head": {"full_blocks": -1}}, "[head] full_blocks = -1: must not be negative; 0 means all"),
         ({"head": {"full_blocks": 3}, "adapter": {"kind": "experts"}}, "routed experts are balanced over all tokens"),
         (

@@ -24,7 +24,7 @@ from qe_edge.errors import InputError, OutputError
 from qe_edge.prompt import ALOPE_PROMPT
 from qe_edge_train.decoder import cut_decoder, load_decoder
 from qe_edge_train.evaluate import predict
-from qe_edge_train.recipe import Base, Optimiser, Recipe, load_recipe, recipe_table
+from qe_edge_train.recipe import Base, Evaluation, Optimiser, Recipe, load_recipe, recipe_table
 from qe_edge_train.run import open_run, save_recipe
 from qe_edge_train.session import train_run
 from qe_edge_train.summary import summary_table
@@ -226,6 +226,32 @@ def test_dev_rows_that_cannot_be_ranked_end_before_training(
 
     with pytest.raises(InputError, match=expected):
         train_run(recipe, tmp_path / "run", tmp_path, CPU, silent)
+
+
+def test_a_sample_of_dev_rows_that_cannot_be_ranked_ends_before_training(
+    recipe: Recipe, tables: Path, tmp_path: Path
+) -> None:
+    """Its correlation would be no number, and the last checkpoint would be taken for the best."""
+    shutil.copy(tables / "train.tsv", tmp_path)
+    scores = [0] * 11 + [100]
+    lines = [f"{pair}\tsource {i}\tword {i}\t{score}" for pair in ("et-en", "ne-en") for i, score in enumerate(scores)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["lp\toriginal\ttranslation\tmean", *lines]) + "\n", encoding="utf-8")
+    few = dataclasses.replace(recipe, evaluation=Evaluation(rows_per_pair=2))
+
+    with pytest.raises(
+        InputError, match=r"^\[evaluation\] rows_per_pair = 2: dev rows of et-en: 2 with one score.*raise"
+    ):
+        train_run(few, tmp_path / "run", tmp_path, CPU, silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_token_limit_below_the_prompt_is_named_by_its_key(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+    short = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, token_limit=9))
+
+    with pytest.raises(
+        InputError, match=r"^\[head\] token_limit = 9: the prompt and a token of each text take \d+; raise"
+    ):
+        train_run(short, tmp_path / "run", tables, CPU, silent)
 
 
 @pytest.mark.parametrize(("part", "said"), [("train", "no training data: add a"), ("dev", "no dev data: add a")])

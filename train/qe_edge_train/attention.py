@@ -41,8 +41,9 @@ def tapped_attention(
             # ONNX Runtime multiplies a single row by a kernel of its own, whose sums depend on how many keys follow, so
             # on the padding of a batch: a score would move (docs/log.md). Of two equal rows neither does.
             query, attention_mask = (torch.cat([each, each], 2) for each in (query, attention_mask))
+        grouped = query.shape[1] != key.shape[1]  # the ONNX exporter refuses groups of one query
         mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
         )
         mixed = mixed[:, :, :1] if alone else mixed
         return mixed.transpose(1, 2).contiguous(), None

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
 from qe_edge.prompt import Prompt
 from qe_edge.taps import blocks_kept
-from qe_edge.tokens import PromptEncoder
+from qe_edge.tokens import Pair, PromptEncoder
 from qe_edge_train.adapters import add_adapter, attach_adapter
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.allocation.spectra import Estimator, block_alphas, load_unquantised
-from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder
+from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder, moving_positions
 from qe_edge_train.guards import reason
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Base, Head, Recipe
@@ -39,6 +40,8 @@ class BaseFacts:
     attention_limit: int
     """most tokens of a prompt: up to there every block attends to all earlier tokens"""
     tokenizer: Tokenizer
+    moving_positions: str | None = None
+    """type of rotary positions that change with the length of the prompt, and cannot be exported"""
 
 
 def base_facts(base: Base) -> BaseFacts:
@@ -58,6 +61,12 @@ def base_facts(base: Base) -> BaseFacts:
             f"base {base.model!r}: decoder family {config.model_type!r} is not supported; "
             f"supported are {', '.join(FAMILIES)}"
         )
+    if getattr(config, "quantization_config", None):
+        raise UsageError(
+            f"base {base.model!r}: its weights are quantised already; give the base as it was released "
+            "([base] quantisation = 'nf4' trains it in 4 bits)"
+        )
+    _check_tokenizer(base.model, tokenizer, config.vocab_size)
     return BaseFacts(
         family=config.model_type,
         blocks=config.num_hidden_layers,
@@ -65,7 +74,24 @@ def base_facts(base: Base) -> BaseFacts:
         bos=tokenizer.bos_token_id,
         attention_limit=attention_limit(config),
         tokenizer=tokenizer.backend_tokenizer,
+        moving_positions=moving_positions(config),
     )
+
+
+def _check_tokenizer(model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise UsageError for a tokenizer that cannot be written into a bundle, or whose ids an embedding of so many rows
+    lacks. Added tokens may lie beyond it, as Gemma's for images do: a text never becomes one."""
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
+        raise UsageError(
+            f"base {model!r}: its {type(tokenizer).__name__} is not of the tokenizers library; "
+            "a base with a tokenizer.json is needed"
+        )
+    most = max(tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False), (tokenizer.bos_token_id or 0) + 1)
+    if most > rows:
+        raise UsageError(
+            f"base {model!r}: its tokenizer has {most} tokens and its embedding {rows}: they are not of one model; "
+            "fetch it again"
+        )
 
 
 def prompt_encoder(facts: BaseFacts, head: Head) -> PromptEncoder:
@@ -119,6 +145,18 @@ def check_limits(recipe: Recipe, facts: BaseFacts, task: bool = True) -> None:
         refuse(
             tokens > facts.attention_limit,
             f"{table} token_limit = {tokens}: this base attends to at most {facts.attention_limit} tokens; lower it",
+        )
+
+
+def check_room(head: Head, facts: BaseFacts, pairs: Iterable[Pair]) -> None:
+    """Raise InputError unless the token limit leaves room for texts after the prompt of every language pair."""
+    encoder = prompt_encoder(facts, replace(head, token_limit=facts.attention_limit))
+    for pair in pairs:
+        fixed = encoder.fixed(pair)
+        least = len(fixed.prefix) + sum(map(len, fixed.glue)) + len(encoder.prompt.fields)
+        refuse(
+            head.token_limit < least,
+            f"[head] token_limit = {head.token_limit}: the prompt and a token of each text take {least}; raise it",
         )
 
 

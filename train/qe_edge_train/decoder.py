@@ -45,6 +45,11 @@ def load_decoder(base: str, dtype: torch.dtype | Literal["auto"], **options: obj
         transformers_logging.set_verbosity(verbosity)
     if not isinstance(decoder, PreTrainedModel):
         raise UsageError(f"{base}: not a decoder that transformers can load")
+    if getattr(decoder, "_hf_peft_config_loaded", False):
+        raise UsageError(
+            f"base {base!r}: holds an adapter_config.json, so transformers loads the model that it names with that "
+            "adapter, and no weights from here; move the adapter to a folder of its own"
+        )
     if weights["missing_keys"]:
         missing = min(weights["missing_keys"])
         raise UsageError(_unloadable(base, f"they lack {missing}, which its config.json asks for"))
@@ -104,3 +109,12 @@ def attention_limit(config: PreTrainedConfig) -> int:
     if window and getattr(config, "use_sliding_window", True):
         limit = min(limit, int(window))
     return limit
+
+
+def moving_positions(config: PreTrainedConfig) -> str | None:
+    """The type of a decoder's rotary positions if their frequencies change with the length of the prompt: no exported
+    graph can hold them."""
+    positions = config.rope_parameters
+    groups = [positions, *(inner for inner in positions.values() if isinstance(inner, dict))]  # one a block type
+    kinds = [group.get("rope_type") for group in groups]
+    return next((kind for kind in kinds if kind in ("dynamic", "longrope")), None)

@@ -84,4 +84,8 @@ def _part(decoder: nn.Module, start: int, stop: int | None) -> PreTrainedModel:
     part = copy.copy(plain_decoder(decoder))
     part._modules = dict(part._modules)
     part.layers = blocks(decoder)[start:stop]
+    kinds = getattr(part.config, "layer_types", None)
+    if kinds:  # the decoder gives its i-th block the positions and the mask of the i-th kind
+        part.config = copy.copy(part.config)
+        part.config.layer_types = kinds[start:stop]
     return part

@@ -21,11 +21,13 @@ from qe_edge_train.build import (
     build_decoder,
     build_model,
     check_limits,
+    check_room,
     kept_blocks,
     prompt_encoder,
 )
 from qe_edge_train.data import check_dev, check_train, facts_table, load_examples, without
 from qe_edge_train.decoder import blocks
+from qe_edge_train.evaluate import dev_sample
 from qe_edge_train.guards import writing
 from qe_edge_train.loop import Report, Trainer, describe
 from qe_edge_train.objectives import AlignmentObjective, Objective, TaskObjective
@@ -65,6 +67,11 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     if recipe.alignment is not None:
         parallel, _, read = parallel_sets(recipe.alignment, data_folder, measured=False)
         data += read
+    if facts.moving_positions is not None:
+        report(
+            f"this base scales its positions by {facts.moving_positions!r}: it can be trained, but `qe-edge export` "
+            "will refuse the run; use a base with fixed rotary positions to get a bundle"
+        )
     model = build_model(recipe, facts, kept, counts, device)
     task = TaskObjective(recipe, model, train, device)
     if recipe.head.start == "closed_form" and not (folder / files.CHECKPOINT_FILE).exists():
@@ -159,10 +166,17 @@ def _task_data(
     clean = without(train_rows, dev_rows)
     check_train(clean)
     check_dev(dev_rows)
+    check_room(recipe.head, facts, {row.names for row in (*clean, *dev_rows)})
     report(
         f"{len(clean)} training rows ({len(train_rows) - len(clean)} also in dev: left out), {len(dev_rows)} dev rows"
     )
-    return encode(clean, encoder), encode(dev_rows, encoder), facts_table([*train_facts, *dev_facts])
+    dev = encode(dev_rows, encoder)
+    chosen = recipe.evaluation.rows_per_pair
+    try:
+        check_dev([dev.examples[i] for i in dev_sample(dev, chosen, seed)])
+    except InputError as error:
+        raise InputError(f"[evaluation] rows_per_pair = {chosen}: {error}; raise it, or 0 for all rows") from None
+    return encode(clean, encoder), dev, facts_table([*train_facts, *dev_facts])
 
 
 def _run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from qe_edge_export.passes.norms import whole_norms
 from qe_edge_export.passes.sizes import count_sizes
 
 
@@ -15,6 +16,7 @@ def simplify(model: ir.Model) -> None:
     """
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     count_sizes(model)
+    whole_norms(model)
     share_subexpressions(model)
     remove_unused(model)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
+from qe_edge.errors import InputError
 from qe_edge_train.adapters import add_adapter, attach_adapter, holds_adapter, save_adapter, set_adapter
 from qe_edge_train.adapters.lora import LINEAR_MAPS
 from qe_edge_train.recipe import Adapter
@@ -125,6 +127,37 @@ def test_every_kind_is_saved_attached_and_set_again(options: Adapter, counts: li
     assert torch.equal(output(adapted), untouched) == (options.kind == "none")
     assert torch.equal(output(attached), output(adapted))
     assert torch.equal(output(fresh), output(adapted))
+
+
+@pytest.mark.parametrize("change", ["lacks one", "lacks a block", "holds more", "of a whole language model"])
+def test_an_adapter_that_would_be_loaded_in_part_is_refused(change: str, tmp_path: Path) -> None:
+    adapted = moved(add_adapter(decoder(), OPTIONS, RANKS))
+    save_adapter(adapted, tmp_path)
+    before = {name: weight.clone() for name, weight in load_file(tmp_path / "adapter_model.safetensors").items()}
+    first = "base_model.model.layers.0.mlp.down_proj.lora_A.weight"
+    after = {
+        "lacks one": {name: weight for name, weight in before.items() if name != first},
+        "lacks a block": {name: weight for name, weight in before.items() if ".layers.0." not in name},
+        "holds more": {**before, first.replace("layers.0", "layers.12"): torch.ones(1, 24)},
+        "of a whole language model": {name.replace("layers", "model.layers"): w for name, w in before.items()},
+    }
+    save_file(after[change], tmp_path / "adapter_model.safetensors")
+    wrong = "holds .*layers.12.* no place in the decoder" if change == "holds more" else f"lacks {first}"
+
+    with pytest.raises(InputError, match=rf"adapter_model\.safetensors: {wrong}.*; copy it again or train again$"):
+        attach_adapter(decoder(), tmp_path)
+    with pytest.raises(InputError, match=wrong):
+        set_adapter(adapted, tmp_path)
+
+
+def test_an_adapter_that_is_no_lora_is_refused(tmp_path: Path) -> None:
+    other = get_peft_model(decoder(), IA3Config(target_modules=["q_proj"], feedforward_modules=[]))
+    other.save_pretrained(str(tmp_path))
+
+    with pytest.raises(
+        InputError, match=r"adapter_config\.json: an adapter of peft's type IA3; only LoRA can be loaded"
+    ):
+        attach_adapter(decoder(), tmp_path)
 
 
 def test_dropout_is_in_force_in_training_only() -> None:

@@ -188,5 +188,18 @@ def test_folders_that_hold_no_plain_lora_are_refused(task: Path, tmp_path: Path)
         read_lora(task)
 
 
+def test_an_adapter_that_lacks_a_map_of_a_block_is_refused(task: Path, tmp_path: Path) -> None:
+    mine = read_lora(task)
+    write_lora(tmp_path / "written", mine)  # names its maps one by one, where `task` names blocks
+    assert read_lora(tmp_path / "written").modules.keys() == mine.modules.keys()
+
+    for folder in (task, tmp_path / "written"):
+        whole = _tensors(folder)
+        left = {name: tensor for name, tensor in whole.items() if ".layers.2.mlp.up_proj." not in name}
+        save_file(left, folder / "adapter_model.safetensors")
+        with pytest.raises(InputError, match=r"damaged \(lacks base_model\.model\.layers\.2\.mlp\.up_proj\.lora_A"):
+            read_lora(folder)
+
+
 def _tensors(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "adapter_model.safetensors")

@@ -7,7 +7,7 @@ scale: the ranks concatenate. (Adding the matrices A and B themselves would be a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -103,6 +103,11 @@ def read_lora(folder: Path) -> LoraAdapter:
         raise InputError(
             f"{weights}: holds {other[0]}; only LoRA on the linear maps of a decoder's blocks can be merged"
         )
+    lacking = _adapted(config, tensors).difference(tensors)
+    if lacking:
+        raise InputError(
+            f"{weights}: damaged (lacks {min(lacking)}, which its {CONFIG_NAME} asks for); copy it again or train again"
+        )
     alphas = config.alpha_pattern or {}
     modules: dict[str, LowRank] = {}
     for key in sorted(tensors):
@@ -113,6 +118,20 @@ def read_lora(folder: Path) -> LoraAdapter:
             alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
             modules[name] = LowRank(a, b, alpha / (sqrt(len(a)) if config.use_rslora else len(a)))
     return LoraAdapter(config.base_model_name_or_path or "", modules)
+
+
+def _adapted(config: LoraConfig, tensors: Iterable[str]) -> set[str]:
+    """The tensors that an adapter has where each of its blocks adapts the same linear maps, or all those that it names.
+
+    Which maps the blocks of a base have is told from the tensors.
+    """
+    blocks, targets = config.layers_to_transform, config.target_modules or []
+    if blocks is None:
+        names = {name for name in targets if name.startswith("layers.")}
+    else:
+        inner = {name.removeprefix(PREFIX).split(".", 2)[2].rpartition(".lora_")[0] for name in tensors}
+        names = {f"layers.{i}.{part}" for i in ([blocks] if isinstance(blocks, int) else blocks) for part in inner}
+    return {PREFIX + name + part for name in names for part in PARTS}
 
 
 def combine(first: LoraAdapter, second: LoraAdapter, weight: float, other_weight: float) -> LoraAdapter:

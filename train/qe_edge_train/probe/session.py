@@ -15,7 +15,7 @@ from qe_edge.errors import InputError
 from qe_edge.metrics import FloatArray
 from qe_edge.prompt import Prompt
 from qe_edge_train.batches import EncodedSet, encode
-from qe_edge_train.build import prompt_encoder
+from qe_edge_train.build import check_room, prompt_encoder
 from qe_edge_train.data import check_dev, load_examples, without
 from qe_edge_train.evaluate import dev_sample
 from qe_edge_train.objectives.task import row_weights
@@ -104,6 +104,7 @@ def _rows(subject: Subject, options: ProbeOptions, seed: int) -> tuple[EncodedSe
     prompt = Prompt(recipe.head.prompt)
     every, _ = load_examples(recipe.train, recipe.target.column, subject.data_folder, seed, prompt)
     dev, _ = load_examples(recipe.dev, recipe.target.column, subject.data_folder, seed, prompt)
+    check_room(recipe.head, subject.facts, {row.names for row in (*every, *dev)})
     encoder = prompt_encoder(subject.facts, recipe.head)
     samples = []
     for rows, limit in ((without(every, dev), options.rows), (dev, options.dev_rows)):

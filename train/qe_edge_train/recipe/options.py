@@ -192,6 +192,7 @@ class Optimiser:
             "[optimiser] gradient_checkpointing = true needs share_prefix = false",
         )
         refuse(self.weight_decay < 0, f"[optimiser] weight_decay = {self.weight_decay}: must not be negative")
+        refuse(not 0 <= self.seed < 1 << 63, f"[optimiser] seed = {self.seed}: must lie from 0 to 2^63 - 1")
         refuse(self.clip <= 0, f"[optimiser] clip = {self.clip}: must be above 0")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,10 @@ from qe_edge.prompt import Prompt
 from qe_edge.tokens import Pair
 from qe_edge_train.alignment.sampling import PairSampler
 from qe_edge_train.batches import EncodedSet
-from qe_edge_train.build import BaseFacts, adapter_counts, base_facts, check_limits, kept_blocks, prompt_encoder
+from qe_edge_train.build import BaseFacts, adapter_counts, base_facts, check_limits, check_room, kept_blocks
 from qe_edge_train.data import check_dev, check_train, load_examples, without
 from qe_edge_train.objectives.task import row_weights
-from qe_edge_train.recipe import Alignment, Allocation, DataFile, Head, Recipe, Target, load_recipe
+from qe_edge_train.recipe import Alignment, Allocation, DataFile, Recipe, Target, load_recipe
 from qe_edge_train.recipe.options import refuse
 from qe_edge_train.run import FACTS_FILE, RECIPE_FILE, open_run
 from qe_edge_train.session import parallel_sets
@@ -47,7 +47,7 @@ def check_sweep(plan: Sequence[PlannedRun], folder: Path, data_folder: Path) -> 
             drawn_by = seed if sampled else 0  # the seed draws the samples of rows, and decides on nothing else here
             target = Target(column=recipe.target.column, balance=recipe.target.balance)
             pairs = check_tables(recipe.train, recipe.dev, target, recipe.head.prompt, drawn_by, data_folder)
-            _check_room(recipe.head, facts(recipe.base), pairs)
+            check_room(recipe.head, facts(recipe.base), pairs)
             if recipe.alignment is not None:
                 chosen = recipe.alignment
                 lines = Alignment(
@@ -96,18 +96,6 @@ def _check_tables(
     row_weights(EncodedSet(clean, [], {}), target)
     check_dev(dev_rows)
     return frozenset(row.names for row in (*clean, *dev_rows))
-
-
-def _check_room(head: Head, facts: BaseFacts, pairs: Iterable[Pair]) -> None:
-    """Whether the token limit leaves room for texts after the prompt of every language pair."""
-    encoder = prompt_encoder(facts, replace(head, token_limit=facts.attention_limit))
-    for pair in pairs:
-        fixed = encoder.fixed(pair)
-        least = len(fixed.prefix) + sum(map(len, fixed.glue)) + len(encoder.prompt.fields)
-        refuse(
-            head.token_limit < least,
-            f"[head] token_limit = {head.token_limit}: the prompt and a token of each text take {least}; raise it",
-        )
 
 
 def _check_earlier(recipe: Recipe, folder: Path, data_folder: Path, sha256: Callable[[Path], str]) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from qe_edge.errors import OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Journal, Progress, forget
-from qe_edge.table.paths import is_folder, is_special, open_file
+from qe_edge.table.paths import is_folder, is_special, open_file, permit_like
 from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
@@ -113,7 +113,8 @@ def open_output(
 ) -> Iterator[Output]:
     """Open standard output (None or "-", or its name under /dev) or a file.
 
-    A file is written beside its final place and renamed at the end; a file that was there before stays until then. If
+    A file is written beside its final place and renamed at the end; a file that was there before stays until then, and
+    leaves its permissions. If
     it is resumable, what an interrupted run has done stays beside it, too (`qe_edge.table.journal`), for
     `Output.resume`, unless `restart` throws it away; otherwise nothing is left after an error. A device, a pipe, or
     what the shell has opened (`/dev/stdout`, `/dev/fd/3`) is written directly.
@@ -177,6 +178,7 @@ def _renamed(path: str, final: Path, finish: Callable[[Path, Path], object]) -> 
     partial = final.with_name(f".{final.name}.{os.getpid()}.part")
     with _reported(path):
         stream = partial.open("wb")
+        permit_like(partial, final)
     try:
         with _closed(path, stream):
             yield Output(stream, path)
@@ -195,6 +197,7 @@ def _journalled(path: str, final: Path, restart: bool, finish: Callable[[Path, P
             forget(notes)
         if not notes.exists():
             partial.write_bytes(b"")
+        permit_like(partial, final)
         stream = partial.open("r+b")
     try:
         with _closed(path, stream):

@@ -26,6 +26,7 @@ from qe_edge.table.first_rows import all_rows, first_rows
 from qe_edge.table.items import Input, Item, as_table_row
 from qe_edge.table.languages import table_rule
 from qe_edge.table.named import NamedCells, needed_cells
+from qe_edge.table.paths import permit_like
 from qe_edge.table.text import open_bytes, text_fault
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def _join(file: parquet.ParquetFile, scores: Path, final: Path) -> None:
             scores.open(encoding="ascii") as lines,
             parquet.ParquetWriter(new, schema, compression=_compression(file)) as writer,
         ):
+            permit_like(new, final)
             for group in range(file.num_row_groups):
                 for table in _parts(file, group):
                     arrays = [*table.columns, *_score_arrays(list(islice(lines, table.num_rows)))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 _OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
@@ -38,3 +39,11 @@ def open_file(path: str) -> int | None:
     """The number of the open file that a name such as `/dev/stdout` or `/dev/fd/3` stands for, or None."""
     numbered = _OPEN_FILE.fullmatch({"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(path, path))
     return int(numbered[1]) if numbered else None
+
+
+def permit_like(path: Path, other: Path) -> None:
+    """Let a file be open to those that another is open to, where there is one, and be written."""
+    permissions = mode(other)
+    if permissions:
+        with suppress(PermissionError):  # a file system that keeps none
+            path.chmod(stat.S_IMODE(permissions) | stat.S_IWUSR)

@@ -50,7 +50,7 @@ def test_two_of_three_blocks_in_full_are_the_whole_decoder(tiny_regressor: TinyR
     assert np.abs(scores(upper(whole, 1)) - scores(whole)).max() > 1e-2 * SCALE
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "cohere"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_a_norm_that_several_upper_blocks_share_is_one_node_and_fit_for_a_bundle(
     tiny_regressor: TinyRegressor, tmp_path: Path, family: str
 ) -> None:

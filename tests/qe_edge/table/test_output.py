@@ -41,6 +41,19 @@ def test_after_an_error_the_old_file_is_as_it_was_and_nothing_new_is_left(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("resumable", [False, True])
+def test_what_replaces_a_file_is_open_to_no_one_else(tmp_path: Path, resumable: bool) -> None:
+    target = tmp_path / "out.tsv"
+    target.touch(0o600)
+    with open_output(str(target), [], resumable=resumable) as output:
+        output.write("new")
+        (partial,) = tmp_path.glob(".*part")
+        assert partial.stat().st_mode & 0o777 == 0o600
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
 def test_undecodable_bytes_are_written_as_they_were(tmp_path: Path) -> None:
     target = tmp_path / "out.tsv"
     with open_output(str(target), []) as output:

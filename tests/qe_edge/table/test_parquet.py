@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,10 @@ def test_a_dictionary_is_written_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_nothing_else_is_left_and_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", texts(250))
     score(source, tmp_path / "out.parquet")
+    (tmp_path / "again.parquet").touch(0o600)
     score(source, tmp_path / "again.parquet")
+    if os.name == "posix":
+        assert (tmp_path / "again.parquet").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"in.parquet", "out.parquet", "again.parquet"}
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from qe_edge.evaluation.comparison import LEAST_ROWS, Evaluation, Figures, Group
 from qe_edge.evaluation.grouping import Grouping
 from qe_edge.evaluation.reading import EMPTY
 from qe_edge.metrics import CORRELATIONS
+from qe_edge.table.columns import some_of
 
 FEW_ROWS = 30
 """below this, a percentile interval is more often than not too narrow"""
-NAMES_SHOWN = 12
-"""groups that a line names; the others are counted"""
 
 
 def caveats(evaluation: Evaluation, grouping: Grouping) -> list[str]:
@@ -74,19 +73,14 @@ def _doubtful_intervals(evaluation: Evaluation) -> Iterator[str]:
     used = [group for group in evaluation.groups if group.scores]
     few = [f"{group.name} ({group.rows})" for group in used if group.rows < FEW_ROWS]
     if few:
-        yield f"fewer than {FEW_ROWS} rows in {_named(few)}: intervals are unreliable"
+        yield f"fewer than {FEW_ROWS} rows in {some_of(few, ', ')}: intervals are unreliable"
     undefined = {group.name: max(map(_undefined, group.scores.values())) for group in used}
     partly = [f"{name} ({count})" for name, count in undefined.items() if count]
     if partly:
         yield (
-            f"of {evaluation.samples} resamples, some had a constant column in {_named(partly)}; "
+            f"of {evaluation.samples} resamples, some had a constant column in {some_of(partly, ', ')}; "
             "the intervals of correlations leave them out"
         )
-
-
-def _named(groups: Sequence[str]) -> str:
-    more = [f"{len(groups) - NAMES_SHOWN} more"] if len(groups) > NAMES_SHOWN else []
-    return ", ".join([*groups[:NAMES_SHOWN], *more])
 
 
 def _undefined(figures: Figures) -> int:

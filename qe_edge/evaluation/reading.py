@@ -14,7 +14,7 @@ import numpy as np
 
 from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
-from qe_edge.table.columns import OTHER_SIGNS, listed
+from qe_edge.table.columns import listed, without_tabs
 from qe_edge.table.formats import Format, format_of
 from qe_edge.table.quoting import Quoting, decide
 from qe_edge.table.records import Record, plain_records, quoted_records
@@ -107,7 +107,7 @@ def _position(header: Sequence[str], column: str, place: str) -> int:
     if len(positions) > 1:
         raise InputError(f"{place}: {len(positions)} columns are called {column!r}; rename all but one")
     if not positions:
-        if len(header) == 1 and any(sign in header[0] for sign in OTHER_SIGNS):
+        if without_tabs(header):
             raise InputError(
                 f"{place}: no tab in the header {shortened(header[0])}; only TSV is read here: write tabs between cells"
             )

@@ -23,7 +23,7 @@ NUMBER_DIGITS = 9
 OTHER_SIGNS = ",;{["
 """in a header of one cell they say that it is no TSV: CSV with commas or semicolons, or JSON"""
 NAMES_SHOWN = 12
-"""column names that a message lists; the others are counted"""
+"""names that a message lists; the others are counted"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _need(
     accepted = accepted_names(field)
     position = _find(header, names, accepted, place)
     if position is None:
-        if fields_option and len(header) == 1 and any(sign in header[0] for sign in OTHER_SIGNS):
+        if fields_option and without_tabs(header):
             raise InputError(
                 f"{place}: no tab in the header {shortened(header[0])}; write tabs between cells, not commas or "
                 "semicolons, or JSON lines in a file whose name ends in .jsonl"
@@ -150,8 +150,18 @@ def _need(
 
 def listed(names: Sequence[str], between: str) -> str:
     """Names in a message: as many as a person reads, each shortened."""
+    return some_of([*map(shortened, names)], between)
+
+
+def some_of(names: Sequence[str], between: str) -> str:
+    """Names in a message: as many as a person reads, as they are."""
     more = [f"{len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
-    return between.join([*map(shortened, names[:NAMES_SHOWN]), *more])
+    return between.join([*names[:NAMES_SHOWN], *more])
+
+
+def without_tabs(header: Sequence[str]) -> bool:
+    """Whether a header is one of CSV, or of JSON, that was read as TSV."""
+    return len(header) == 1 and any(sign in header[0] for sign in OTHER_SIGNS)
 
 
 def _folded(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx_ir as ir
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -25,6 +26,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from qe_edge_export import export as whole
+from qe_edge_export.graph import export_states
+from qe_edge_export.merge import merged_regressor
 from qe_edge_train import run as files
 from qe_edge_train.adapters import add_adapter
 from qe_edge_train.adapters.experts import add_experts
@@ -220,3 +224,15 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tables: 
         return open_run(folder)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tiny_states(tiny_run: TinyRun) -> ir.Model:
+    """The graph of `tiny_run("none")` up to the tapped state, to be cloned: torch takes seconds to export it."""
+    return export_states(merged_regressor(tiny_run("none")))
+
+
+@pytest.fixture
+def exported_before(tiny_states: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of `tiny_run("none")` begin with the graph that is there already."""
+    monkeypatch.setattr(whole, "export_states", lambda model: tiny_states.clone())

@@ -21,7 +21,6 @@ from qe_edge_export import export as whole
 from qe_edge_export.auto import Candidate, Choice, candidates, export_best, pick, reason, rows_per_second, table
 from qe_edge_export.commands import register
 from qe_edge_export.gate import Bounds
-from qe_edge_export.graph import export_states
 from qe_edge_export.samples import SampleSizes
 from qe_edge_train.run import Run
 from qe_edge_train.tapped import TappedRegressor
@@ -52,7 +51,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_best_of_all_is_written_and_the_others_are_gone(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[str]
+    run: Run, tiny_states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[str]
 ) -> None:
     # the correlations of 12 rows a pair say little: these bounds let all pass but the one that cannot
     monkeypatch.setattr(whole, "BOUNDS", dict.fromkeys(PRECISIONS, LOOSE) | {"w8a8": replace(LOOSE, movement=-1)})
@@ -60,7 +59,7 @@ def test_the_best_of_all_is_written_and_the_others_are_gone(
 
     def counted(model: TappedRegressor) -> ir.Model:
         exported.append(model)
-        return export_states(model)
+        return tiny_states.clone()
 
     monkeypatch.setattr(whole, "export_states", counted)
     lines: list[str] = []
@@ -86,6 +85,7 @@ def test_the_best_of_all_is_written_and_the_others_are_gone(
     assert lines[-1].startswith("w4a8 is written: the fastest, 90.0 rows/s, of 5 out of 6 candidates that pass")
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_without_a_good_candidate_nothing_is_written(run: Run, tmp_path: Path, timed: list[str]) -> None:
     choice = Choice(["fp32"], loss=-1, device="cpu")
     with pytest.raises(GateError, match="none of fp32 passes its gate and loses at most -1; nothing was written"):
@@ -94,6 +94,7 @@ def test_without_a_good_candidate_nothing_is_written(run: Run, tmp_path: Path, t
     assert timed == []
 
 
+@pytest.mark.usefixtures("exported_before")
 @pytest.mark.parametrize("error", [UsageError("hidden size 40: no; use 32"), InputError("9 training rows: few; more")])
 def test_a_precision_that_does_not_fit_is_a_line_of_the_table(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[str], error: QeEdgeError
@@ -155,6 +156,7 @@ def test_what_a_gpu_cannot_run_is_no_candidate_there(monkeypatch: pytest.MonkeyP
     assert candidates(Choice(device="cuda")) == ["fp32", "fp16", "int8", "int4"]
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_bundles_take_turns_and_the_median_counts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = whole.export_run(run.folder, tmp_path / "a", "fp32", False, lambda line: None, sizes=SIZES)
     rows = [Row.translation("maja", "house" * n, "et", "en") for n in range(1, 6)]
@@ -188,6 +190,7 @@ def test_options_that_do_not_go_together_are_one_line(
     assert str(result.exception).startswith(message)
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_layers_that_stay_in_float_are_named_in_the_record(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

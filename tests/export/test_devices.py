@@ -10,13 +10,14 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 from tokenizers import Tokenizer
 
 from qe_edge import Row, Scorer
 from qe_edge.bundle import Bundle
 from qe_edge.scoring.graph import PROVIDERS, Graph, KeyValueShape
-from qe_edge_export.export import export_run
+from qe_edge_export import export as whole
 from qe_edge_export.samples import SampleSizes
 from qe_edge_train.run import Run
 
@@ -27,10 +28,15 @@ BOUNDS = {"fp32": 0.01, "fp16": 0.05, "int8": 0.05, "int4": 0.05}
 
 @pytest.fixture(scope="module", params=BOUNDS)
 def bundle(
-    request: pytest.FixtureRequest, tiny_run: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tiny_run: Callable[[str], Run],
+    tiny_states: ir.Model,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     folder = tmp_path_factory.mktemp("out") / "bundle"
-    return export_run(tiny_run("none").folder, folder, request.param, False, lambda _: None, sizes=SIZES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole, "export_states", lambda model: tiny_states.clone())
+        return whole.export_run(tiny_run("none").folder, folder, request.param, False, lambda _: None, sizes=SIZES)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -27,7 +27,7 @@ from qe_edge_export import export as whole
 from qe_edge_export.commands import export, register
 from qe_edge_export.export import base_name, export_run
 from qe_edge_export.gate import BOUNDS, Bounds
-from qe_edge_export.graph import attach_head, export_states
+from qe_edge_export.graph import attach_head
 from qe_edge_export.merge import merged_regressor
 from qe_edge_export.passes.linear import linears
 from qe_edge_export.samples import CalibrationRows, RunBatch, SampleSizes, load_samples
@@ -48,14 +48,10 @@ def run(tiny_run: Callable[[str], Run]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(run.folder, tmp_path_factory.mktemp("out") / "bundle", "fp32", False, silent, sizes=SIZES)
-
-
-@pytest.fixture(scope="module")
-def states(run: Run) -> ir.Model:
-    """The graph up to the tapped state, to be cloned."""
-    return export_states(merged_regressor(run))
+def bundle(run: Run, tiny_states: ir.Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole, "export_states", lambda model: tiny_states.clone())
+        return export_run(run.folder, tmp_path_factory.mktemp("out") / "bundle", "fp32", False, silent, sizes=SIZES)
 
 
 def encoder(bundle: Bundle) -> PromptEncoder:
@@ -140,14 +136,14 @@ def test_the_same_run_exported_again_gives_the_same_bytes(run: Run, bundle: Bund
         assert path.read_bytes() == (again.folder / path.name).read_bytes()
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_an_export_that_scores_differently_is_not_written(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(model: ir.Model, head: RegressionHead) -> None:
         head.shift += 1
         attach_head(model, head)
 
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
     monkeypatch.setattr(whole, "attach_head", spoiled)
 
     with pytest.raises(GateError, match=r"fp32: largest difference from the trained model's scores is 1"):
@@ -156,9 +152,10 @@ def test_an_export_that_scores_differently_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("exported_before")
 @pytest.mark.parametrize(("bound", "rows"), [(0.9, 2 * 6), (0.0, 2 * 12)])
 def test_a_loss_too_near_its_bound_is_measured_on_more_rows(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: float, rows: int
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: float, rows: int
 ) -> None:
     loaded: list[Run] = []
 
@@ -169,7 +166,6 @@ def test_a_loss_too_near_its_bound_is_measured_on_more_rows(
     # on 6 rows a pair a model that learnt nothing is known to lose less than .9, and not whether anything
     monkeypatch.setattr(whole, "BOUNDS", {"int8": Bounds(None, None, 0.05, spearman_with_trained=0.8, loss=bound)})
     monkeypatch.setattr(whole, "enforce", lambda *_: None)
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
     monkeypatch.setattr(whole, "merged_regressor", counted)
     sizes = replace(SIZES, gate=6, doubt=12)
     lines: list[str] = []
@@ -199,6 +195,7 @@ def test_an_unknown_precision_is_refused(run: Run, tmp_path: Path) -> None:
         export_run(run.folder, tmp_path / "bundle", "int3", False, silent)
 
 
+@pytest.mark.usefixtures("exported_before")
 @pytest.mark.parametrize(
     ("precision", "mean", "size"),
     [("fp16", 0.05, 0.52), ("w8a8", 2, 0.6), ("w4a8", 4, 0.5), ("int8", 2, 0.6), ("int4", 4, 0.5)],
@@ -206,14 +203,12 @@ def test_an_unknown_precision_is_refused(run: Run, tmp_path: Path) -> None:
 def test_every_precision_keeps_the_scores_and_shrinks_the_weights(
     run: Run,
     bundle: Bundle,
-    states: ir.Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
     mean: float,
     size: float,
 ) -> None:
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
     # 12 rows a pair of a model that learnt nothing say little of correlations: the real bounds are for hundreds
     bounds = Bounds(None, mean, movement=0.05, spearman_with_trained=0.8, loss=0.3)
     monkeypatch.setattr(whole, "BOUNDS", {precision: bounds})
@@ -226,9 +221,10 @@ def test_every_precision_keeps_the_scores_and_shrinks_the_weights(
     assert (small.folder / weights).stat().st_size < size * (bundle.folder / weights).stat().st_size
 
 
+@pytest.mark.usefixtures("exported_before")
 @pytest.mark.parametrize(("precision", "before"), [("fp16", 0), ("int4", 0), ("w8a8", 1), ("w4a8", 1)])
 def test_activations_are_measured_on_whole_prompts(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, before: int
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, before: int
 ) -> None:
     """before: how often rows are run for smoothing first, as they are scored, after their prefix."""
 
@@ -250,7 +246,6 @@ def test_activations_are_measured_on_whole_prompts(
             assert all(any(body[: len(prefix)] == prefix for prefix in prefixes) for body in pair.bodies)
         raise StoppedError
 
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
     monkeypatch.setattr(CalibrationRows, "run", look)
 
     with pytest.raises(StoppedError):
@@ -258,10 +253,8 @@ def test_activations_are_measured_on_whole_prompts(
     assert earlier == [sorted(prefixes)] * before
 
 
-def test_half_precision_meets_its_own_bounds(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
+@pytest.mark.usefixtures("exported_before")
+def test_half_precision_meets_its_own_bounds(run: Run, tmp_path: Path) -> None:
 
     half = export_run(run.folder, tmp_path / "bundle", "fp16", False, silent, sizes=SIZES)
 
@@ -269,9 +262,9 @@ def test_half_precision_meets_its_own_bounds(
 
 
 def test_a_decoder_that_float16_cannot_hold_is_not_written(
-    run: Run, states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tiny_states: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large = states.clone()
+    large = tiny_states.clone()
     last = linears(large)[-1]  # the last layer only, so that the scores remain numbers
     last.set_weight(last.weight * np.float32(1e6))
     monkeypatch.setattr(whole, "export_states", lambda model: large)
@@ -289,10 +282,8 @@ def application() -> typer.Typer:
     return app
 
 
-def test_the_command_exports_from_another_data_folder(
-    run: Run, states: ir.Model, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whole, "export_states", lambda model: states.clone())
+@pytest.mark.usefixtures("exported_before")
+def test_the_command_exports_from_another_data_folder(run: Run, tables: Path, tmp_path: Path) -> None:
     facts = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     moved = tmp_path / "run"
     moved.mkdir()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from qe_edge.bundle import Bundle
+from qe_edge.cli import main
 from qe_edge.errors import InputError, UsageError
 from qe_edge.metrics import FloatArray
 from qe_edge.prompt import Prompt
@@ -24,6 +25,7 @@ from qe_edge.tokens import PromptEncoder
 from qe_edge_export import export as whole
 from qe_edge_export.export import export_run
 from qe_edge_export.gate import Bounds
+from qe_edge_export.graph import export_states
 from qe_edge_export.merge import check_mergeable, merged_regressor
 from qe_edge_export.samples import CalibrationRows, SampleSizes
 from qe_edge_train.adapters.experts import ExpertLinear
@@ -83,30 +85,57 @@ def assert_one_graph_scores(bundle: Bundle, data: EncodedSet, expected: FloatArr
         assert np.abs(rows.scores(graph, batch_size, by_length=False) - scores).max() <= 1e-4 * SCALE
 
 
-@pytest.mark.parametrize(
-    ("strategy", "taps", "kind", "kept"),
-    [
-        ("dynamic", (2, 3), "rank_per_block", 2),
-        ("multi", (1, 3), "lora", 3),
-        ("dynamic", (1, 2), "experts", 3),
-        ("multi", (3, 2), "none", 2),
-        ("single", (2,), "experts", 2),
-    ],
-)
-def test_a_bundle_scores_as_the_model_that_was_trained(
-    tiny_run: TinyRun, tables: Path, tmp_path: Path, strategy: str, taps: tuple[int, ...], kind: str, kept: int
-) -> None:
+@dataclass(frozen=True)
+class Case:
+    run: Run
+    kind: str
+    kept: int
+    """blocks that stay"""
+    states: ir.Model
+    """the graph up to the tapped states, to be cloned"""
+
+
+CASES = [
+    ("dynamic", (2, 3), "rank_per_block", 2),
+    ("multi", (1, 3), "lora", 3),
+    ("dynamic", (1, 2), "experts", 3),
+    ("multi", (3, 2), "none", 2),
+    ("single", (2,), "experts", 2),
+    ("single", (2,), "rank_per_block", 2),
+]
+"""Strategy, taps, kind of adapter, kept blocks."""
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request: pytest.FixtureRequest, tiny_run: TinyRun) -> Case:
+    strategy, taps, kind, kept = request.param
     run = make(tiny_run, strategy, taps, kind)
+    return Case(run, kind, kept, export_states(merged_regressor(run)))
+
+
+@pytest.fixture
+def exported_before(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of the case's run begin with the graph that is there already."""
+    monkeypatch.setattr(whole, "export_states", lambda model: case.states.clone())
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_a_bundle_scores_as_the_model_that_was_trained(case: Case, tables: Path, tmp_path: Path) -> None:
+    run, head = case.run, case.run.recipe.head
 
     bundle = export_run(run.folder, tmp_path / "bundle", "fp32", False, silent, sizes=SIZES)
 
-    assert (bundle.spec.strategy, bundle.spec.taps, bundle.spec.blocks_kept) == (strategy, list(taps), kept)
+    assert (bundle.spec.strategy, bundle.spec.taps, bundle.spec.blocks_kept) == (
+        head.strategy,
+        list(head.taps),
+        case.kept,
+    )
     data = dev_rows(run, bundle, tables)
     expected = trained_scores(run, data)
     assert np.ptp(expected) > 1
     assert_one_graph_scores(bundle, data, expected, 1e-4 * SCALE)
     operators = Counter(node.op_type for node in onnx.load(bundle.model, load_external_data=False).graph.node)
-    assert (operators["TopK"] > 0) == (kind == "experts")
+    assert (operators["TopK"] > 0) == (case.kind == "experts")
 
 
 def test_experts_over_a_four_bit_base_are_exported_with_the_values_they_saw(
@@ -120,22 +149,13 @@ def test_experts_over_a_four_bit_base_are_exported_with_the_values_they_saw(
     assert_one_graph_scores(bundle, data, trained_scores(run, data), 1e-3 * SCALE)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "taps", "kind"),
-    [("dynamic", (2, 3), "experts"), ("multi", (1, 3), "lora"), ("single", (2,), "rank_per_block")],
-)
+@pytest.mark.usefixtures("exported_before")
 def test_eight_bits_keep_the_scores_of_every_kind(
-    tiny_run: TinyRun,
-    tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    strategy: str,
-    taps: tuple[int, ...],
-    kind: str,
+    case: Case, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 12 rows a pair of a model that learnt nothing say little of correlations: the real bounds are for hundreds
     monkeypatch.setattr(whole, "BOUNDS", {"w8a8": Bounds(8, 3, movement=0.01, spearman_with_trained=0.8, loss=0.3)})
-    run = make(tiny_run, strategy, taps, kind)
+    run, head = case.run, case.run.recipe.head
 
     bundle = export_run(run.folder, tmp_path / "bundle", "w8a8", False, silent, sizes=SIZES)
 
@@ -145,20 +165,21 @@ def test_eight_bits_keep_the_scores_of_every_kind(
     operators = Counter(node.op_type for node in onnx.load(bundle.model, load_external_data=False).graph.node)
     routed = [module for module in merged_regressor(run).modules() if isinstance(module, ExpertLinear)]
     kept_in_float = sum(2 + (module.router is not None) for module in routed)
-    in_the_head = {"single": 1, "dynamic": 2, "multi": len(taps)}[strategy]
+    in_the_head = {"single": 1, "dynamic": 2, "multi": len(head.taps)}[head.strategy]
     assert operators["MatMul"] == kept_in_float + in_the_head
     assert operators["MatMulIntegerToFloat"] == 7 * bundle.spec.blocks_kept
 
 
-def test_merging_experts_is_refused_in_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_merging_experts_is_refused_in_one_line(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make(tiny_run, "single", (2,), "experts")
-    command = [sys.executable, "-m", "qe_edge", "export", str(run.folder), "-o", str(tmp_path / "bundle"), "--merge"]
 
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert main(["export", str(run.folder), "-o", str(tmp_path / "bundle"), "--merge"]) == 2
 
-    assert result.returncode == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
     assert line.startswith(f"qe-edge: error: {run.folder}: its adapter cannot be merged: it routes every token to exp")
     assert "without --merge" in line
     assert not (tmp_path / "bundle").exists()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from qe_edge_train.decoder import FAMILIES
 from qe_edge_train.tapped import TappedRegressor
 
 TinyRegressor = Callable[..., TappedRegressor]
+LastPosition = Callable[[str], tuple[TappedRegressor, ir.Model]]
 PREFIX = [5, 40, 17, 8]
 BODIES = [[3, 77, 12, 9, 61, 30], [24, 11, 80], [7]]
 SCALE = 20
@@ -33,6 +36,22 @@ SCALE = 20
 
 def upper(whole: TappedRegressor, full: int) -> TappedRegressor:
     return TappedRegressor(whole.decoder, whole.head, full).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def last_position(tiny_regressor: TinyRegressor) -> LastPosition:
+    """(family) -> its decoder with one block in full and two above it, and a graph of its own; exported once."""
+
+    @cache
+    def exported(family: str) -> tuple[TappedRegressor, ir.Model]:
+        model = upper(tiny_regressor(family, 1), 1)
+        return model, export_states(model)
+
+    def build(family: str) -> tuple[TappedRegressor, ir.Model]:
+        model, states = exported(family)
+        return model, states.clone()
+
+    return build
 
 
 def scores(model: TappedRegressor) -> NDArray[np.float32]:
@@ -52,9 +71,9 @@ def test_two_of_three_blocks_in_full_are_the_whole_decoder(tiny_regressor: TinyR
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_a_norm_that_several_upper_blocks_share_is_one_node_and_fit_for_a_bundle(
-    tiny_regressor: TinyRegressor, tmp_path: Path, family: str
+    last_position: LastPosition, tmp_path: Path, family: str
 ) -> None:
-    onnx = export_states(upper(tiny_regressor(family, 1), 1))
+    model, onnx = last_position(family)
     before = Counter(node.op_type for node in onnx.graph)
     rows = CalibrationRows((PairRows(PREFIX, BODIES),), key_value_shape(onnx))
     expected = rows.states(onnx)
@@ -67,17 +86,16 @@ def test_a_norm_that_several_upper_blocks_share_is_one_node_and_fit_for_a_bundle
     np.testing.assert_allclose(rows.states(onnx), expected, rtol=1e-5, atol=1e-5)
     keys = linears(onnx)[7].input  # after the seven linear maps of the first block
     assert is_normalised(keys)
-    attach_head(onnx, tiny_regressor(family, 1).head)
+    attach_head(onnx, model.head)
     save_model(onnx, tmp_path)
     assert " nodes of " in check_model(tmp_path / "model.onnx", tmp_path / "model.onnx.data")
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])  # maps apart and fused; exporting the others adds a minute
 def test_the_graph_scores_as_the_module_does_and_runs_upper_blocks_once_a_row(
-    tiny_regressor: TinyRegressor, family: str
+    last_position: LastPosition, family: str
 ) -> None:
-    model = upper(tiny_regressor(family, 1), 1)
-    onnx = export_states(model)
+    model, onnx = last_position(family)
     simplify(onnx)
     on_all = [linear for linear in linears(onnx) if LENGTH in map(str, linear.output.shape or ())]
     attach_head(onnx, model.head)
@@ -92,8 +110,8 @@ def test_the_graph_scores_as_the_module_does_and_runs_upper_blocks_once_a_row(
     assert len(on_all) == (4 + 2 if fused else 7 + 2 * 2)
 
 
-def test_what_upper_blocks_take_keys_from_is_smoothed_too(tiny_regressor: TinyRegressor) -> None:
-    onnx = export_states(upper(tiny_regressor("llama", 1), 1))
+def test_what_upper_blocks_take_keys_from_is_smoothed_too(last_position: LastPosition) -> None:
+    _, onnx = last_position("llama")
     simplify(onnx)
     rows = CalibrationRows((PairRows(PREFIX, BODIES),), key_value_shape(onnx))
     expected = rows.states(onnx)
@@ -107,9 +125,8 @@ def test_what_upper_blocks_take_keys_from_is_smoothed_too(tiny_regressor: TinyRe
     np.testing.assert_allclose(rows.states(onnx), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_eight_bits_keep_the_scores(tiny_regressor: TinyRegressor) -> None:
-    model = upper(tiny_regressor("llama", 1), 1)
-    onnx = export_states(model)
+def test_eight_bits_keep_the_scores(last_position: LastPosition) -> None:
+    _, onnx = last_position("llama")
     simplify(onnx)
     rows = CalibrationRows((PairRows(PREFIX, BODIES),), key_value_shape(onnx))
     expected = rows.states(onnx)[:, 0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from qe_edge_export.passes.linear import FLOAT, linears, linears_by_input
 from qe_edge_export.samples import CalibrationRows, SampleSizes, load_samples
 from qe_edge_export.sensitivity import keep_in_float, layer_errors, layer_name, quantised_product, rounded_activations
 from qe_edge_train.run import Run
+from qe_edge_train.tapped import TappedRegressor
 
 
 def test_activations_on_a_worked_example() -> None:
@@ -51,21 +54,32 @@ def test_smoothing_takes_an_outlier_out_of_the_activations() -> None:
     assert smoothed < 0.5 * plain
 
 
+@dataclass(frozen=True)
+class Spoiled:
+    """A trained model with one weight so large that the step of a down projection suffers, and its graph."""
+
+    run: Run
+    model: TappedRegressor
+    graph: ir.Model
+
+
 @pytest.fixture(scope="module")
-def run(tiny_run: Callable[[str], Run]) -> Run:
-    return tiny_run("none")
-
-
-@pytest.mark.parametrize("precision", ["w8a8", "int4"])
-def test_every_layer_is_measured_as_the_exported_graph_would_show_it(run: Run, precision: str) -> None:
-    samples = load_samples(run, Path(run.facts.data_folder), SampleSizes(calibration=4, refit=1, gate=1))
+def spoiled(tiny_run: Callable[[str], Run]) -> Spoiled:
+    run = tiny_run("none")
     model = merged_regressor(run)
     up = model.get_submodule("decoder.layers.1.mlp.up_proj")
     assert isinstance(up, torch.nn.Linear)
     with torch.no_grad():
-        up.weight[3] *= 40  # spoils the step of the down projection
+        up.weight[3] *= 40
     graph = export_states(model)
     simplify(graph)
+    return Spoiled(run, model, graph)
+
+
+@pytest.mark.parametrize("precision", ["w8a8", "int4"])
+def test_every_layer_is_measured_as_the_exported_graph_would_show_it(spoiled: Spoiled, precision: str) -> None:
+    run, model, graph = spoiled.run, spoiled.model, spoiled.graph.clone()
+    samples = load_samples(run, Path(run.facts.data_folder), SampleSizes(calibration=4, refit=1, gate=1))
     rows = CalibrationRows.of(samples.calibration, key_value_shape(graph))
 
     errors = layer_errors(graph, model, rows, samples.calibration, precision)

@@ -1,4 +1,4 @@
-"""What an export writes passes the checks of bundles from strangers, in every precision (families: test_graph.py)."""
+"""What an export writes passes the checks for strangers' bundles, in every precision (families: test_families.py)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from qe_edge.cli import main
 from qe_edge.errors import OutputError, UsageError
 from qe_edge_export.merge import merged_decoder
 from qe_edge_export.whole import write_merged
@@ -24,6 +24,7 @@ from qe_edge_train.build import load_cut_decoder
 from qe_edge_train.decoder import blocks
 from qe_edge_train.recipe import Adapter
 from qe_edge_train.run import Run
+from tests.conftest import largest_file
 
 CPU = torch.device("cpu")
 
@@ -104,17 +105,18 @@ def test_a_run_without_a_head_is_merged_too(tiny_run: Callable[[str], Run], tmp_
     assert (tmp_path / "whole" / "model.safetensors").is_file()
 
 
-def test_a_disk_that_is_full_costs_one_line_and_leaves_nothing(tiny_run: Callable[[str], Run], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "qe_edge", "merge", str(tiny_run("none").folder), "-o", str(tmp_path / "whole")]
+def test_a_disk_that_is_full_costs_one_line_and_leaves_nothing(
+    tiny_run: Callable[[str], Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run("none")
 
-    def no_large_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
+    with largest_file(1 << 14):
+        code = main(["merge", str(run.folder), "-o", str(tmp_path / "whole")])
 
-    result = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=no_large_files)
-
-    assert result.returncode == 5, result.stderr
-    assert result.stderr.startswith(f"qe-edge: error: {tmp_path / 'whole'}: cannot be written: ")
-    assert len(result.stderr.splitlines()) == 1
+    said = capsys.readouterr().err
+    assert code == 5, said
+    assert said.startswith(f"qe-edge: error: {tmp_path / 'whole'}: cannot be written: ")
+    assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,8 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 from qe_edge_train.recipe import Adapter, Base, DataFile, Evaluation, Head, Optimiser, Recipe, Target
 
 WORDS = ("good", "bad", "fine", "poor", "great", "weak", "house", "tree", "river", "stone")
+PROMPT = "{sl} {tl}: {src} = {mt}"
+"""Short: a token is a byte, and the published prompt would be most of what the tests compute."""
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +63,7 @@ def recipe(tiny_base: Path) -> Recipe:
     return Recipe(
         name="tiny",
         base=Base(model=str(tiny_base), quantisation="none", dtype="float32"),
-        head=Head(taps=(2,), layer_norm=True, bias=True, token_limit=400),
+        head=Head(taps=(2,), layer_norm=True, bias=True, prompt=PROMPT, token_limit=400),
         adapter=Adapter(rank=4, alpha=8),
         target=Target(standardise=True, loss_weight=1.0),
         optimiser=Optimiser(epochs=2, batch_size=8, micro_batch_size=4, learning_rate=5e-3, schedule="linear"),

@@ -20,6 +20,7 @@ from qe_edge_train.probe.subject import open_subject
 from qe_edge_train.recipe import Adapter, Alignment, Base, DataFile, Evaluation, Head, ParallelText, Recipe
 from qe_edge_train.run import Run, open_run
 from qe_edge_train.session import align_run, train_run
+from tests.train.conftest import PROMPT
 
 CPU = torch.device("cpu")
 AGAIN = "copy it again or train again"
@@ -33,7 +34,7 @@ def silent(line: str) -> None:
 def finished(tiny_base: Path, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     recipe = Recipe(
         base=Base(model=str(tiny_base), quantisation="none", dtype="float32"),
-        head=Head(taps=(2,), token_limit=400),
+        head=Head(taps=(2,), prompt=PROMPT, token_limit=400),
         adapter=Adapter(rank=2),
         evaluation=Evaluation(per_epoch=1),
         train=(DataFile("train.tsv"),),

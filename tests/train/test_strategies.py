@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from qe_edge.bundle import file_sha256
 from qe_edge.metrics import Agreement
-from qe_edge.prompt import ALOPE_PROMPT
+from qe_edge.prompt import Prompt
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.allocation.spectra import block_alphas
 from qe_edge_train.batches import encode
@@ -27,6 +27,7 @@ from qe_edge_train.run import Run, open_run
 from qe_edge_train.session import train_run
 from qe_edge_train.summary import summary_table
 from qe_edge_train.tapped import TappedRegressor
+from tests.train.conftest import PROMPT
 
 CPU = torch.device("cpu")
 ADAPTERS = {
@@ -48,7 +49,7 @@ def silent(line: str) -> None:
 
 
 def with_parts(recipe: Recipe, strategy: str, taps: tuple[int, ...], kind: str) -> Recipe:
-    head = Head(strategy=strategy, taps=taps, layer_norm=True, bias=True, token_limit=400)  # type: ignore[arg-type]
+    head = Head(strategy=strategy, taps=taps, layer_norm=True, bias=True, prompt=PROMPT, token_limit=400)  # type: ignore[arg-type]
     options = dataclasses.replace(recipe.optimiser, epochs=1)
     return dataclasses.replace(recipe, head=head, adapter=ADAPTERS[kind], optimiser=options)
 
@@ -56,7 +57,7 @@ def with_parts(recipe: Recipe, strategy: str, taps: tuple[int, ...], kind: str) 
 def rescored(run: Run, tables: Path) -> dict[str, Agreement]:
     """Dev metrics of the model as it is read back from the run's folder."""
     model = TappedRegressor(adapted_decoder(run, CPU), run.head())
-    examples, _ = load_examples(run.recipe.dev, "mean", tables, 1, ALOPE_PROMPT)
+    examples, _ = load_examples(run.recipe.dev, "mean", tables, 1, Prompt(run.recipe.head.prompt))
     data = encode(examples, prompt_encoder(base_facts(run.recipe.base), run.recipe.head))
     rows = range(len(examples))
     return per_pair(data, rows, predict(model, data, rows, CPU))

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from qe_edge.bundle import file_sha256
+from qe_edge.cli import main
 from qe_edge.errors import InputError, OutputError
-from qe_edge.prompt import ALOPE_PROMPT
+from qe_edge.prompt import Prompt
 from qe_edge_train.decoder import cut_decoder, load_decoder
 from qe_edge_train.evaluate import predict
 from qe_edge_train.recipe import Base, Evaluation, Optimiser, Recipe, load_recipe, recipe_table
@@ -75,7 +76,7 @@ def test_the_adapter_is_loaded_by_peft_itself_and_scores_as_recorded(
     run = train_run(recipe, tmp_path / "run", tables, CPU, silent)
     decoder = cut_decoder(load_decoder(recipe.base.model, torch.float32), 2)
     model = TappedRegressor(PeftModel.from_pretrained(decoder, str(run.adapter)), run.head())
-    examples, _ = load_examples(recipe.dev, "mean", tables, 1, ALOPE_PROMPT)
+    examples, _ = load_examples(recipe.dev, "mean", tables, 1, Prompt(recipe.head.prompt))
     data = encode(examples, prompt_encoder(base_facts(recipe.base), recipe.head))
     rows = range(len(examples))
 
@@ -86,7 +87,9 @@ def test_the_adapter_is_loaded_by_peft_itself_and_scores_as_recorded(
         assert value.mae == pytest.approx(run.facts.dev["pairs"][pair]["mae"], abs=1e-3)
 
 
-def test_a_killed_run_continues_to_the_same_result(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues_to_the_same_result(
+    recipe: Recipe, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     slow = dataclasses.replace(
         recipe,
         optimiser=dataclasses.replace(recipe.optimiser, epochs=3),
@@ -96,10 +99,9 @@ def test_a_killed_run_continues_to_the_same_result(recipe: Recipe, tables: Path,
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(recipe_table(slow)), encoding="utf-8")
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "qe_edge", "train", str(path), "-o", str(folder), "--data", str(tables)]
-    command += ["--device", "cpu"]
+    command = ["train", str(path), "-o", str(folder), "--data", str(tables), "--device", "cpu"]
 
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "qe_edge", *command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None, "the run ended before its first checkpoint"
@@ -110,9 +112,10 @@ def test_a_killed_run_continues_to_the_same_result(recipe: Recipe, tables: Path,
     assert not (folder / "run.json").exists()
     with pytest.raises(InputError, match="not finished"):
         open_run(folder)
-    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert "resumed at step" in resumed.stderr
+    assert main(command) == 0
+
+    assert "resumed at step" in capsys.readouterr().err
     run = open_run(folder)
     assert run.facts.best_step == whole.facts.best_step
     assert run.facts.dev["macro_spearman"] == pytest.approx(whole.facts.dev["macro_spearman"], abs=1e-6)
@@ -301,16 +304,16 @@ def test_four_bit_training_moves_the_adapter_and_leaves_the_base(recipe: Recipe,
     assert -1 <= run.facts.dev["macro_spearman"] <= 1
 
 
-def test_a_tap_beyond_the_depth_ends_before_training(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
+def test_a_tap_beyond_the_depth_ends_before_training(
+    recipe: Recipe, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     deep = dataclasses.replace(recipe, head=dataclasses.replace(recipe.head, taps=(9,)))
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(recipe_table(deep)), encoding="utf-8")
-    command = [sys.executable, "-m", "qe_edge", "train", str(path), "-o", str(tmp_path / "run"), "--data", str(tables)]
 
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert main(["train", str(path), "-o", str(tmp_path / "run"), "--data", str(tables)]) == 2
 
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == (
+    assert capsys.readouterr().err.splitlines()[-1] == (
         "qe-edge: error: tap TL-9 does not exist: a decoder of 4 blocks has TL-1 to TL-4"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,33 @@ from qe_edge.cli import main
 GOOD = b"src\tmt\nTere\tHello\njah\tyes\n"
 
 
-def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "qe_edge", *arguments], capture_output=True, check=False, input=stdin)
-
-
-def the_error(done: subprocess.CompletedProcess[bytes], exit_code: int) -> str:
-    """The only line on standard error; nothing is on standard output."""
-    assert done.returncode == exit_code
-    assert done.stdout == b""
-    (line,) = done.stderr.decode().splitlines()
+def only_line(code: int, expected: int, out: bytes, err: bytes) -> str:
+    """The only line on standard error of a command that has ended as it should; nothing is on standard output."""
+    assert code == expected
+    assert out == b""
+    (line,) = err.decode().splitlines()
     return line
+
+
+TheError = Callable[..., str]
+
+
+@pytest.fixture
+def the_error(capfdbinary: pytest.CaptureFixture[bytes]) -> TheError:
+    """(exit code, *arguments) -> the only line of a command that ends so."""
+
+    def error(expected: int, *arguments: str) -> str:
+        code = main([*arguments])
+        return only_line(code, expected, *capfdbinary.readouterr())
+
+    return error
+
+
+def error_of_a_process(expected: int, *arguments: str, stdin: bytes = b"") -> str:
+    """The same, of a process of its own."""
+    command = [sys.executable, "-m", "qe_edge", *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, input=stdin)
+    return only_line(done.returncode, expected, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -46,29 +64,29 @@ def good(tmp_path: Path) -> Path:
     ids=["missing file", "directory", "binary file", "empty file", "header only", "missing column", "scored already"],
 )
 def test_a_file_that_cannot_be_used_ends_the_run(
-    tmp_path: Path, name: str, content: bytes | None, message: str
+    the_error: TheError, tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / name if name else tmp_path
     if content is not None:
         path.write_bytes(content)
-    line = the_error(run("score", str(path), "--lp", "et-en"), 3)
+    line = the_error(3, "score", str(path), "--lp", "et-en")
     assert line.startswith(f"qe-edge: error: {path.parent if name else path}")
     assert message in line
 
 
-def test_the_name_of_a_file_breaks_no_line_and_tells_the_terminal_nothing(tmp_path: Path) -> None:
-    line = the_error(run("score", str(tmp_path / "two\nlines\x1b[31m.tsv")), 3)
+def test_the_name_of_a_file_breaks_no_line_and_tells_the_terminal_nothing(the_error: TheError, tmp_path: Path) -> None:
+    line = the_error(3, "score", str(tmp_path / "two\nlines\x1b[31m.tsv"))
     assert line.endswith(r"two\nlines\x1b[31m.tsv: no such file; check the path")
 
 
-def test_an_unknown_language_on_the_command_line_ends_the_run(good: Path) -> None:
-    line = the_error(run("score", str(good), "--lp", "Estonain-en"), 2)
+def test_an_unknown_language_on_the_command_line_ends_the_run(the_error: TheError, good: Path) -> None:
+    line = the_error(2, "score", str(good), "--lp", "Estonain-en")
     assert line.startswith("qe-edge: error: --lp: unknown language 'Estonain'; did you mean Estonian? use an ISO 639")
 
 
-def test_languages_that_cannot_be_detected_end_the_run(tmp_path: Path) -> None:
+def test_languages_that_cannot_be_detected_end_the_run(the_error: TheError, tmp_path: Path) -> None:
     (tmp_path / "same.tsv").write_text("src\tmt\nGood morning, how are you?\tGood evening, how were you?\n")
-    line = the_error(run("score", f"{tmp_path}/same.tsv"), 3)
+    line = the_error(3, "score", f"{tmp_path}/same.tsv")
     assert line == (
         f"qe-edge: error: {tmp_path}/same.tsv: source and translation both look like English; "
         "give the languages, as --lp et-en"
@@ -85,26 +103,26 @@ def test_languages_that_cannot_be_detected_end_the_run(tmp_path: Path) -> None:
     ],
 )
 def test_an_output_that_cannot_be_written_ends_the_run_before_anything_is_scored(
-    good: Path, bundle: Path, name: str, message: str
+    the_error: TheError, good: Path, bundle: Path, name: str, message: str
 ) -> None:
     # the graph of this bundle could not even be loaded
     target = f"{good.parent}/{name}"
-    line = the_error(run("score", str(good), "--lp", "et-en", "-o", target, "--model", str(bundle)), 5)
+    line = the_error(5, "score", str(good), "--lp", "et-en", "-o", target, "--model", str(bundle))
     assert line.startswith(f"qe-edge: error: {target}: {message}")
     assert sorted(path.name for path in good.parent.iterdir()) == ["bundle", "good.tsv"]
     assert good.read_bytes() == GOOD
 
 
-def test_a_tampered_bundle_ends_the_run(good: Path, bundle: Path) -> None:
+def test_a_tampered_bundle_ends_the_run(the_error: TheError, good: Path, bundle: Path) -> None:
     (bundle / "tokenizer.json").write_text("another tokenizer")
-    line = the_error(run("score", str(good), "--lp", "et-en", "--model", str(bundle), "-o", f"{good.parent}/out"), 6)
+    line = the_error(6, "score", str(good), "--lp", "et-en", "--model", str(bundle), "-o", f"{good.parent}/out")
     assert line.startswith(f"qe-edge: error: {bundle}/tokenizer.json: sha256 ")
     assert line.endswith("export the bundle again or fetch a fresh copy")
     assert sorted(path.name for path in good.parent.iterdir()) == ["bundle", "good.tsv"]
 
 
-def test_a_missing_bundle_ends_the_run(good: Path) -> None:
-    line = the_error(run("score", str(good), "--lp", "et-en", "--model", f"{good.parent}/nowhere"), 6)
+def test_a_missing_bundle_ends_the_run(the_error: TheError, good: Path) -> None:
+    line = the_error(6, "score", str(good), "--lp", "et-en", "--model", f"{good.parent}/nowhere")
     assert line.startswith(f"qe-edge: error: {good.parent}/nowhere: no such bundle folder; give the folder")
 
 
@@ -113,7 +131,7 @@ def test_cuda_that_is_not_there_ends_the_run(good: Path, bundle: Path) -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime offers CUDA")
-    line = the_error(run("score", str(good), "--lp", "et-en", "--model", str(bundle), "--device", "cuda"), 7)
+    line = error_of_a_process(7, "score", str(good), "--lp", "et-en", "--model", str(bundle), "--device", "cuda")
     assert line.startswith("qe-edge: error: ")
     assert "cuda" in line.casefold()
 
@@ -187,5 +205,5 @@ def test_a_finished_file_is_written_although_rows_are_invalid(
 
 
 def test_standard_input_is_named_in_messages() -> None:
-    line = the_error(run("score", "-", "--lp", "et-en", stdin=b"a\tb\nc\td\n"), 3)
+    line = error_of_a_process(3, "score", "-", "--lp", "et-en", stdin=b"a\tb\nc\td\n")
     assert line.startswith("qe-edge: error: stdin:1: no source column among 'a', 'b'; ")

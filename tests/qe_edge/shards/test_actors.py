@@ -25,8 +25,8 @@ from qe_edge.shards.folder import find_shards
 from qe_edge.shards.shard import Options
 from tests.qe_edge.shards.conftest import command, contents, run, write_folder, write_tsv
 
-ROWS = 6000
-"""of each table: some checkpoints of the usual 1024 rows"""
+ROWS = 20_000
+"""of each table: some checkpoints of the usual 1024 rows, and long enough to be killed in when a worker starts late"""
 SCORING = b"ray::MapWorker(Map(ShardScorer)).submit"
 """what an actor of Ray Data calls its process while it scores"""
 needs_two_workers = pytest.mark.skipif(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import resource
 import shutil
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from qe_edge.cli import main
 from qe_edge.errors import InputError, OutputError, UsageError
 from qe_edge_train.merging.command import dev_tables, merge_adapters, parse_grid
 from qe_edge_train.merging.deltas import read_lora
@@ -34,6 +33,8 @@ from qe_edge_train.recipe import (
 )
 from qe_edge_train.run import Run, open_run, save_recipe
 from qe_edge_train.session import align_run, train_run
+from tests.conftest import largest_file
+from tests.train.conftest import PROMPT
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def recipe(tiny_base: Path) -> Recipe:
     """A recipe of 3 blocks that trains in a second."""
     return Recipe(
         base=Base(model=str(tiny_base), quantisation="none", dtype="float32"),
-        head=Head(taps=(2,), token_limit=400),
+        head=Head(taps=(2,), prompt=PROMPT, token_limit=400),
         adapter=Adapter(rank=4, alpha=8),
         target=Target(standardise=True, loss_weight=1.0),
         optimiser=Optimiser(learning_rate=5e-3),
@@ -184,29 +185,27 @@ def test_a_folder_that_holds_something_is_not_written_to(two_runs: tuple[Run, Ru
 
 @pytest.mark.parametrize(("size", "where"), [(1000, "merged"), (-1000, "qe-edge-merge-")])
 def test_a_disk_that_is_full_costs_one_line_and_leaves_nothing(
-    two_runs: tuple[Run, Run], tmp_path: Path, size: int, where: str
+    two_runs: tuple[Run, Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    size: int,
+    where: str,
 ) -> None:
     task, aligner = two_runs
-    command = [sys.executable, "-m", "qe_edge", "merge-adapters", str(task.folder), str(aligner.folder), "-q"]
+    command = ["merge-adapters", str(task.folder), str(aligner.folder), "-q"]
     command += ["-o", str(tmp_path / "merged"), "--grid", "1:1"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     largest = size + (aligner.adapter / "adapter_model.safetensors").stat().st_size  # the merged one is twice as large
 
-    def no_large_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    with largest_file(largest):
+        code = main(command)
 
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=no_large_files,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-
-    assert result.returncode == 5, result.stderr
-    assert result.stderr.startswith(f"qe-edge: error: {tmp_path / where}")
-    assert "cannot be written: " in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    said = capsys.readouterr().err
+    assert code == 5, said
+    assert said.startswith(f"qe-edge: error: {tmp_path / where}")
+    assert "cannot be written: " in said
+    assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from qe_edge_train.objectives import TaskObjective
 from qe_edge_train.objectives.task import row_weights
 from qe_edge_train.recipe import Adapter, Allocation, Head, Recipe, Target
 from qe_edge_train.tapped import KeyValues, TappedRegressor
+from tests.train.conftest import PROMPT
 
 CPU = torch.device("cpu")
 ET, NE = ("Estonian", "English"), ("Nepali", "English")
@@ -39,7 +40,8 @@ def objective(recipe: Recipe) -> TaskObjective:
 
 
 def heads(recipe: Recipe, strategy: str, taps: tuple[int, ...]) -> Recipe:
-    return dataclasses.replace(recipe, head=Head(strategy=strategy, taps=taps, bias=True, token_limit=400))  # type: ignore[arg-type]
+    head = Head(strategy=strategy, taps=taps, bias=True, prompt=PROMPT, token_limit=400)  # type: ignore[arg-type]
+    return dataclasses.replace(recipe, head=head)
 
 
 def outputs(task: TaskObjective) -> torch.Tensor:

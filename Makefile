@@ -9,6 +9,8 @@ SHELL := bash
 DEV := .venv
 LIGHT := .venv-demo
 DEV_READY := $(DEV)/.installed
+# compiled when qe-edge is installed (docs/kernels.md)
+KERNELS := $(wildcard qe_edge/scoring/kernels/source/*)
 LIGHT_READY := $(LIGHT)/.installed
 PYTHON := $(DEV)/bin/python
 
@@ -84,12 +86,12 @@ clean:  ## remove environments, builds and tool caches (weights in .cache and ru
 	rm -rf $(DEV) $(LIGHT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find qe_edge train export tests benchmarks examples recipes -name __pycache__ -prune -exec rm -rf {} +
 
-$(DEV_READY): pyproject.toml constraints.txt
+$(DEV_READY): pyproject.toml constraints.txt $(KERNELS)
 	python3 -m venv $(DEV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt --editable '.[dev]'
 	touch $@
 
-$(LIGHT_READY): pyproject.toml constraints.txt
+$(LIGHT_READY): pyproject.toml constraints.txt $(KERNELS)
 	python3 -m venv $(LIGHT)
 	$(LIGHT)/bin/python -m pip install --quiet -c constraints.txt --editable '.[cpu]'
 	touch $@

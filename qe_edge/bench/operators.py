@@ -18,7 +18,7 @@ from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.scorer import Job
 
 INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger")
-FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "Attention")
+FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "Attention", "AttendQuantize")
 FINISHED = "_kernel_time"
 """ends the name of the event that says how long a node took"""
 
@@ -83,9 +83,12 @@ def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
 def _operations(arguments: dict[str, Any]) -> int:
     """Multiplications and additions of a product [.., n] by [n, m], or of attention's two products.
 
-    Attention reads queries [B, N, S, D] and keys [B, G, T, D], and each query meets all T keys.
+    Attention reads queries [B, N, S, D] and keys [B, G, T, D], and each query meets all T keys; the kernel of attention
+    reads queries [B, S, N * D] and, as its eighth input, a mask [1, 1, S, T].
     """
     read, written = arguments["input_type_shape"], arguments["output_type_shape"]
+    if arguments["op_name"] == "AttendQuantize":
+        return 4 * prod(_shape(read[0])) * _shape(read[7])[3]
     if arguments["op_name"] == "Attention":
         return 4 * prod(_shape(read[0])) * _shape(read[1])[2]
     return 2 * _shape(read[0])[-1] * prod(_shape(written[0]))

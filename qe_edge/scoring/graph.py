@@ -18,6 +18,7 @@ from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError, UsageError
 from qe_edge.rows import lone_surrogate
 from qe_edge.scoring.huge_pages import MemorySince
+from qe_edge.scoring.kernels.rewrite import EXTEND, with_kernels
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CPU_PRECISIONS = {"w8a8", "w4a8"}
@@ -58,6 +59,10 @@ OUT_OF_MEMORY = (
 """What ONNX Runtime's message holds, in lower case, when it found no memory."""
 SAYS_NOTHING = 4
 """ONNX Runtime's severity above that of errors: each of them is raised as well, and would be told twice."""
+
+WITH_KERNELS = "cpu with kernels"
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""ONNX Runtime's name for where the weights of a graph lie that it is given without a path"""
 
 ONLY_FETCHED = ort.RunOptions()
 ONLY_FETCHED.only_execute_path_to_fetches = True
@@ -118,11 +123,17 @@ class Graph:
             options.profile_file_prefix = str(profile)
         if lone_surrogate(str(model)) is not None:
             raise BundleError(f"{model}: ONNX Runtime opens no path that is not UTF-8; rename the folder, or copy it")
+        rewritten = with_kernels(model, shape.head_dim) if device == "cpu" else None
+        if rewritten is not None:
+            options.register_custom_ops_library(str(rewritten.library))
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(model.parent))
         provider = PROVIDERS[device]
         chosen = provider if device == "cpu" else (provider, _cuda_options(gpu_mem_limit))
         try:
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
-            self._session = ort.InferenceSession(str(model), options, providers=[chosen], enable_fallback=0)
+            self._session = ort.InferenceSession(
+                str(model) if rewritten is None else rewritten.model, options, providers=[chosen], enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime raises a class per status code, all direct children of Exception
             reason = _reason(error)
             if device != "cpu":
@@ -132,6 +143,9 @@ class Graph:
             raise _not_initialised(device, "no usable GPU, or CUDA and cuDNN are not installed")
         self.shape = shape
         self.device = device
+        self.runs_on = device if rewritten is None else WITH_KERNELS
+        """the device, and whether with kernels: scores differ in their last digits"""
+        self._extends = rewritten is not None and rewritten.extends
         self._model = model
         self._check_inputs(model)
 
@@ -141,7 +155,7 @@ class Graph:
         # The first dimension is 1 and the third, P, is free.
         sizes = [found[name][1::2] for name in shape.inputs if name in found]
         expected = [[shape.kv_heads, shape.head_dim]] * (2 * shape.blocks)
-        if found.keys() != {"tokens", "last", *shape.inputs} or sizes != expected:
+        if found.keys() - {EXTEND} != {"tokens", "last", *shape.inputs} or sizes != expected:
             raise BundleError(
                 f"{model}: the inputs are not those of {shape.blocks} blocks with {shape.kv_heads} key/value heads "
                 f"of size {shape.head_dim}, which the bundle records; {REBUILD}"
@@ -219,6 +233,8 @@ class Graph:
             binding = self._session.io_binding()
             binding.bind_cpu_input("tokens", tokens)
             binding.bind_cpu_input("last", last)
+            if self._extends:
+                binding.bind_cpu_input(EXTEND, np.array([len(outputs) > 1]))
             for name, values in past.items():
                 binding.bind_ortvalue_input(name, values)
             for name in outputs:

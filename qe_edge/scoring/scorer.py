@@ -175,14 +175,14 @@ class Scorer:
         kept = (
             None
             if cache is None
-            else ScoreCache(cache, f"qe-edge {qe_edge.__version__} {spec.name}@{bundle.digest} {graph.device}")
+            else ScoreCache(cache, f"qe-edge {qe_edge.__version__} {spec.name}@{bundle.digest} {graph.runs_on}")
         )
         return cls(bundle, engine, encoder, kept)
 
     @property
     def signature(self) -> str:
         """What produced the scores, in one line to be kept beside them."""
-        return signature(self.bundle, self.engine.graph.device)
+        return signature(self.bundle, self.engine.graph.runs_on)
 
     def score(self, rows: Iterable[Row]) -> Iterator[Score]:
         """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
@@ -303,11 +303,11 @@ class Scorer:
             return self._prefixes[pair]
 
 
-def signature(bundle: Bundle, device: str) -> str:
-    """The signature of a scorer with this bundle on "cpu" or "cuda"."""
+def signature(bundle: Bundle, runs_on: str) -> str:
+    """The signature of a scorer with this bundle, which runs on "cpu", "cpu with kernels" or "cuda"."""
     spec = bundle.spec
     named = f"bundle {spec.name}@{bundle.digest}"
-    return f"qe-edge {qe_edge.__version__} | {named} | {spec.tap_label} | {spec.precision} | {device}"
+    return f"qe-edge {qe_edge.__version__} | {named} | {spec.tap_label} | {spec.precision} | {runs_on}"
 
 
 def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -8,7 +8,7 @@ bits a byte, lowest first, the high bit set in all bytes but the last), 8 bytes 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -23,37 +23,47 @@ class WireError(ValueError):
     """Bytes that are not the expected message. `str(error)` says what is wrong, without the file."""
 
 
+def read_fields(data: bytes, fields: Mapping[int, str] | None) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """Number, value and the bytes of each field of a message, in order. fields and errors as for `Message`."""
+    position, end = 0, len(data)
+    while position < end:
+        start = position
+        tag, position = _varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        refused = "" if fields is None else fields.get(number, f"unexpected field {number}")
+        if refused:
+            raise WireError(f"holds {refused}")
+        if wire_type == VARINT:
+            value, position = _varint(data, position)
+            yield number, value, data[start:position]
+            continue
+        if wire_type == BYTES:
+            length, position = _varint(data, position)
+        elif wire_type in SIZES:
+            length = SIZES[wire_type]
+        else:
+            raise WireError(f"wire type {wire_type} in field {number} is not known")
+        if length > end - position:
+            raise WireError(f"ends inside field {number}")
+        position += length
+        yield number, data[position - length : position], data[start:position]
+
+
 class Message:
     """The fields of one message: whole numbers, and everything else as bytes.
 
-    fields: every number that may occur -> "", or in words what the field holds that is refused. Raises WireError for a
-    refused field, for any other number and for bytes that are no message.
+    fields: every number that may occur -> "", or in words what the field holds that is refused; None where any may.
+    Raises WireError for a refused field, for any other number and for bytes that are no message.
     """
 
-    def __init__(self, data: bytes, fields: Mapping[int, str]) -> None:
+    def __init__(self, data: bytes, fields: Mapping[int, str] | None) -> None:
         self._numbers: defaultdict[int, list[int]] = defaultdict(list)
         self._bytes: defaultdict[int, list[bytes]] = defaultdict(list)
-        position, end = 0, len(data)
-        while position < end:
-            tag, position = _varint(data, position)
-            number, wire_type = tag >> 3, tag & 7
-            refused = fields.get(number, f"unexpected field {number}")
-            if refused:
-                raise WireError(f"holds {refused}")
-            if wire_type == VARINT:
-                value, position = _varint(data, position)
+        for number, value, _ in read_fields(data, fields):
+            if isinstance(value, int):
                 self._numbers[number].append(value)
-                continue
-            if wire_type == BYTES:
-                length, position = _varint(data, position)
-            elif wire_type in SIZES:
-                length = SIZES[wire_type]
             else:
-                raise WireError(f"wire type {wire_type} in field {number} is not known")
-            if length > end - position:
-                raise WireError(f"ends inside field {number}")
-            self._bytes[number].append(data[position : position + length])
-            position += length
+                self._bytes[number].append(value)
 
     def all_bytes(self, number: int) -> list[bytes]:
         """Every value of a repeated field of texts, bytes or messages."""

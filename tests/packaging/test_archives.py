@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from configparser import ConfigParser
@@ -21,6 +26,8 @@ PACKAGES = {
     "export/qe_edge_export": "qe_edge_export",
 }
 """Folder in the checkout -> package in the wheel."""
+BUILT = {"__pycache__", ".so"}
+"""names and ends of names of what is made from a checkout"""
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"}
 
 
@@ -41,7 +48,7 @@ def in_sdist(archives: Archives) -> dict[str, int]:
 def checked_out(repository: Path, folder: str) -> dict[str, int]:
     """Path below `folder` -> size of every file of a package in the checkout."""
     root = repository / folder
-    files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = (path for path in root.rglob("*") if path.is_file() and not BUILT & {path.parent.name, path.suffix})
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
 
 
@@ -90,3 +97,27 @@ def test_wheel_declares_the_command_and_its_two_plug_ins(archives: Archives) -> 
         "train": "qe_edge_train.commands:register",
         "export": "qe_edge_export.commands:register",
     }
+
+
+def test_kernels_are_in_the_wheel_where_there_is_a_compiler(archives: Archives, in_wheel: dict[str, int]) -> None:
+    if sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("c++") is None:
+        pytest.skip("kernels are for Linux on x86-64 and want a C++ compiler")
+    assert "qe_edge/scoring/kernels/x86-64-v4.so" in in_wheel
+    assert archives.wheel.name.endswith("-py3-none-linux_x86_64.whl")
+
+
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
+def test_without_a_compiler_that_works_a_wheel_has_no_kernels_and_runs_everywhere(
+    archives: Archives, tmp_path: Path, compiler: str
+) -> None:
+    with tarfile.open(archives.sdist) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)]
+    done = subprocess.run(build, env={**os.environ, "CXX": compiler}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no kernels" in done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as files:
+        assert not any(name.endswith(".so") for name in files.namelist())

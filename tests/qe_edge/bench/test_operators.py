@@ -46,7 +46,7 @@ def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
 
 def test_every_call_counts_but_those_of_the_first_run(scorer: Scorer) -> None:
     calls = {o.name: o.calls for o in profile(scorer.bundle, [job(scorer, 2, 4)] * 3).operators}
-    assert calls["Attention"] == 3 * BLOCKS
+    assert calls["Attention"] + calls.get("AttendQuantize", 0) == 3 * BLOCKS
     assert calls["MatMulIntegerToFloat"] == 3 * 7 * BLOCKS
 
 

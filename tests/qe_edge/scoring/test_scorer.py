@@ -16,6 +16,7 @@ from qe_edge import Row, Score, Scorer, Status
 from qe_edge.errors import BundleError, UsageError
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
+from qe_edge.scoring.kernels.library import library
 from qe_edge.scoring.scorer import Job
 
 MOST_MOVEMENT = 0.01
@@ -317,6 +318,6 @@ def test_no_rows_give_no_scores(scorer: Scorer) -> None:
 def test_the_signature_names_version_bundle_tap_precision_and_device(scorer: Scorer) -> None:
     spec = scorer.bundle.spec
 
-    assert scorer.signature == (
-        f"qe-edge {qe_edge.__version__} | bundle {spec.name}@{scorer.bundle.digest} | TL-{spec.taps[0]} | w8a8 | cpu"
-    )
+    kernels = "" if library() is None else " with kernels"
+    named = f"qe-edge {qe_edge.__version__} | bundle {spec.name}@{scorer.bundle.digest}"
+    assert scorer.signature == f"{named} | TL-{spec.taps[0]} | w8a8 | cpu{kernels}"

@@ -1,0 +1,57 @@
+// x = gate * sigmoid(gate) * up;  quantised, token_scale: x with a step for each token.
+//
+// gate, up [..., C] float32; floor, levels: the smallest magnitude and the steps that the largest one gets; zero of one
+// number; quantised [..., C] uint8; token_scale [..., 1].
+#pragma once
+#include "kernel.h"
+#include "vectors.h"
+
+// Quantises `width` numbers with the step that their largest magnitude gives, which is returned.
+INLINE float quantise_token(const float* values, int64_t width, Floats magnitudes, float floor, float levels,
+                            Floats zero, uint8_t* quantised) {
+    const float found = largest(magnitudes), scale = (found > floor ? found : floor) / levels;
+    const float steps_of_one = 1.f / scale;
+    for (int64_t i = 0; i < width; i += WIDTH) store_quantised(quantised + i, load(values + i), steps_of_one, zero);
+    return scale;
+}
+
+struct SwigluQuantize {
+    static constexpr const char* NAME = "SwigluQuantize";
+    static constexpr ElementType INPUTS[] = {FLOAT32, FLOAT32, FLOAT32, FLOAT32, UINT8};
+    static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32};
+
+    Status* start(const KernelInfo*) { return nullptr; }
+
+    void run(Call& call) const {
+        const Tensor gate = call.input(0), up = call.input(1), floor = call.input(2), levels = call.input(3),
+                     zero = call.input(4);
+        const int64_t width = gate.last(), tokens = width ? gate.count() / width : 0;
+        call.require(up.count() == gate.count() && floor.count() == 1 && levels.count() == 1 && zero.count() == 1,
+                     "SwigluQuantize: sizes that do not belong together");
+        call.require(width > 0 && width % WIDTH == 0, "SwigluQuantize: no multiple of 16 channels");
+        int64_t sizes[MOST_AXES];
+        for (size_t i = 0; i < gate.axes; ++i) sizes[i] = i + 1 < gate.axes ? gate.sizes[i] : 1;
+        uint8_t* quantised = call.output<uint8_t>(0, gate.sizes, gate.axes);
+        float* scales = call.output<float>(1, sizes, gate.axes);
+        float* values = static_cast<float*>(__builtin_malloc(call.good() ? width * sizeof(float) : 1));
+        call.require(values != nullptr, "SwigluQuantize: failed to allocate memory");
+        if (call.good())
+            for (int64_t token = 0; token < tokens; ++token)
+                scales[token] = one(gate.as<float>() + token * width, up.as<float>() + token * width, width,
+                                    *floor.as<float>(), *levels.as<float>(), all(*zero.as<uint8_t>()), values,
+                                    quantised + token * width);
+        __builtin_free(values);
+    }
+
+    __attribute__((noinline)) static float one(const float* gate, const float* up, int64_t width, float floor,
+                                               float levels, Floats zero, float* values, uint8_t* quantised) {
+        Floats magnitudes = {};
+        for (int64_t i = 0; i < width; i += WIDTH) {
+            const Floats value = load(gate + i);
+            const Floats product = value / (1.f + exponential(-value)) * load(up + i);
+            store(values + i, product);
+            magnitudes = larger(magnitudes, magnitude(product));
+        }
+        return quantise_token(values, width, magnitudes, floor, levels, zero, quantised);
+    }
+};

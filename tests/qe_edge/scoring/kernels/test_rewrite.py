@@ -1,0 +1,133 @@
+"""The embedded bundle's graph with kernels in it, and graphs whose patterns differ."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+
+from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
+from qe_edge.rows import Row
+from qe_edge.scoring import Scorer
+from qe_edge.scoring.graph import Graph, KeyValueShape
+from qe_edge.scoring.kernels.library import SWITCH
+from qe_edge.scoring.kernels.rewrite import with_kernels
+
+HEAD = 64
+"""size of a head of the embedded bundle's"""
+ALL = {"AddNormQuantize": 37, "AttendQuantize": 19, "SwigluQuantize": 20}
+SHAPE = KeyValueShape(20, 3, HEAD)
+MODEL = EMBEDDED_BUNDLE / MODEL_FILE
+Change = Callable[[onnx.GraphProto], object]
+
+
+def values(sample: Path) -> NDArray[np.float64]:
+    """The scores of the sample by the embedded bundle."""
+    with sample.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = [Row.translation(line["original"], line["translation"], *line["lp"].split("-")) for line in lines]
+    with Scorer.load() as scorer:
+        return np.array([score.value for score in scorer.score(rows)], np.float64)
+
+
+def first(graph: onnx.GraphProto, operator: str) -> onnx.NodeProto:
+    found: onnx.NodeProto = next(node for node in graph.node if node.op_type == operator)
+    return found
+
+
+def set_attribute(operator: str, name: str, value: int) -> Change:
+    def change(graph: onnx.GraphProto) -> None:
+        node = first(graph, operator)
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+    return change
+
+
+def read_again(operator: str) -> Change:
+    """The first output of this operator goes into one more node, on which an output depends."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        graph.node.append(helper.make_node("Identity", [first(graph, operator).output[0]], ["copied"]))
+        graph.output.append(helper.make_tensor_value_info("copied", onnx.TensorProto.FLOAT, None))
+
+    return change
+
+
+CHANGES: dict[str, tuple[Change, str]] = {
+    "softcap": (set_attribute("Attention", "softcap", 3), "AttendQuantize"),
+    "causal": (set_attribute("Attention", "is_causal", 1), "AttendQuantize"),
+    "interleaved": (set_attribute("RotaryEmbedding", "interleaved", 1), "AttendQuantize"),
+    "part of a head turned": (set_attribute("RotaryEmbedding", "rotary_embedding_dim", 32), "AttendQuantize"),
+    "norm over another axis": (set_attribute("RMSNormalization", "axis", 1), ""),
+    "what attention gives is read elsewhere": (read_again("Attention"), ""),
+}
+
+
+@pytest.mark.parametrize(("change", "lost"), CHANGES.values(), ids=CHANGES)
+def test_another_pattern_stays_as_it_is(tmp_path: Path, change: Change, lost: str) -> None:
+    model = onnx.load(MODEL, load_external_data=False)
+    change(model.graph)
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
+    assert rewritten is not None
+    assert rewritten.fused == {name: count - (name == lost) for name, count in ALL.items()}
+
+
+def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads() -> None:
+    rewritten = with_kernels(MODEL, HEAD)
+    assert rewritten is not None
+    assert rewritten.fused == ALL
+    before, after = onnx.load(MODEL, load_external_data=False), onnx.load_model_from_string(rewritten.model)
+    assert len(after.graph.node) < len(before.graph.node) / 2
+    assert after.graph.initializer == before.graph.initializer
+    assert [value.name for value in after.graph.input] == [value.name for value in before.graph.input] + ["extend"]
+    assert after.graph.output == before.graph.output
+
+
+def test_heads_that_the_kernel_does_not_take_stay_as_they_are() -> None:
+    rewritten = with_kernels(MODEL, 48)
+    assert rewritten is not None
+    assert "AttendQuantize" not in rewritten.fused
+    assert not rewritten.extends
+
+
+def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "off")
+    assert with_kernels(MODEL, HEAD) is None
+    with Scorer.load() as scorer:
+        assert scorer.signature.endswith("| cpu")
+
+
+def test_scores_are_those_of_the_graph_without_kernels_but_for_roundings(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = values(sample)
+    monkeypatch.setenv(SWITCH, "off")
+    plain = values(sample)
+    assert 0 < np.abs(fast - plain).mean() < 1.5
+    assert np.corrcoef(fast, plain)[0, 1] > 0.99
+
+
+def test_keys_and_values_of_the_first_block_are_those_of_the_graph_without_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = list(range(100, 130))
+    fast = Graph(MODEL, SHAPE)
+    after = fast.extend(fast.prefix(tokens), [tokens[:5], tokens[:9]])[1]
+    monkeypatch.setenv(SWITCH, "off")
+    plain = Graph(MODEL, SHAPE)
+    expected = plain.extend(plain.prefix(tokens), [tokens[:5], tokens[:9]])[1]
+    for name in SHAPE.inputs[:2]:
+        np.testing.assert_allclose(after[name].numpy(), expected[name].numpy(), atol=1e-4)
+    for name in SHAPE.inputs:
+        assert after[name].shape() == [1, 3, 39, HEAD]
+        # roundings to 8 bits that flip move the upper blocks of so short a text
+        assert np.corrcoef(after[name].numpy().ravel(), expected[name].numpy().ravel())[0, 1] > 0.97

@@ -17,7 +17,7 @@ from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.scorer import Job
 
-INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger")
+INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "Linear", "GatedQuantize")
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "Attention", "AttendQuantize")
 FINISHED = "_kernel_time"
 """ends the name of the event that says how long a node took"""
@@ -91,7 +91,8 @@ def _operations(arguments: dict[str, Any]) -> int:
         return 4 * prod(_shape(read[0])) * _shape(read[7])[3]
     if arguments["op_name"] == "Attention":
         return 4 * prod(_shape(read[0])) * _shape(read[1])[2]
-    return 2 * _shape(read[0])[-1] * prod(_shape(written[0]))
+    products = 2 if arguments["op_name"] == "GatedQuantize" else 1
+    return products * 2 * _shape(read[0])[-1] * prod(_shape(written[0]))
 
 
 def _shape(tensor: dict[str, list[int]]) -> list[int]:

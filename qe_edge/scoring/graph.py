@@ -123,13 +123,16 @@ class Graph:
             options.profile_file_prefix = str(profile)
         if lone_surrogate(str(model)) is not None:
             raise BundleError(f"{model}: ONNX Runtime opens no path that is not UTF-8; rename the folder, or copy it")
-        rewritten = with_kernels(model, shape.head_dim) if device == "cpu" else None
-        if rewritten is not None:
-            options.register_custom_ops_library(str(rewritten.library))
-            options.add_session_config_entry(WEIGHTS_FOLDER, str(model.parent))
         provider = PROVIDERS[device]
         chosen = provider if device == "cpu" else (provider, _cuda_options(gpu_mem_limit))
         try:
+            rewritten = with_kernels(model, shape.head_dim) if device == "cpu" else None
+            if rewritten is not None:
+                options.register_custom_ops_library(str(rewritten.library))
+                options.add_session_config_entry(WEIGHTS_FOLDER, str(model.parent))
+                self._weights = {name: _held(values) for name, values in rewritten.weights.items()}
+                for name, weights in self._weights.items():
+                    options.add_initializer(name, weights)
             # Without enable_fallback=0 a failing GPU makes ONNX Runtime print to standard output and go on on the CPU.
             self._session = ort.InferenceSession(
                 str(model) if rewritten is None else rewritten.model, options, providers=[chosen], enable_fallback=0

@@ -13,8 +13,7 @@ LIBRARY = Path(__file__).resolve().parent / "x86-64-v4.so"
 NEEDED = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"}
 """what Linux calls the instructions of x86-64-v4 that tell it from older processors"""
 SWITCH = "QE_EDGE_KERNELS"
-"""Environment variable: `off` scores with ONNX Runtime's operators alone, `vectors` with attention in float32 where the
-processor has tiles for bf16, too."""
+"""environment variable; `off` scores with ONNX Runtime's operators alone, `vectors` without the processor's tiles"""
 
 
 def library() -> Path | None:

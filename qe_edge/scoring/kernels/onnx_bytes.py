@@ -9,9 +9,15 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qe_edge.verification.onnx_fields import (
     ATTRIBUTES,
+    DATA_TYPE,
+    DIMS,
     GRAPH,
+    INITIALIZERS,
     INPUTS,
     NODE_DOMAIN,
     NODE_INPUTS,
@@ -20,6 +26,8 @@ from qe_edge.verification.onnx_fields import (
     OPERATOR,
     OPSET_DOMAIN,
     OPSETS,
+    RAW_DATA,
+    TENSOR_NAME,
     TENSOR_SHAPE,
     TENSOR_TYPE,
     VALUE_NAME,
@@ -32,7 +40,8 @@ FLOAT, INT = 1, 2
 """values of ATTRIBUTE_TYPE"""
 OPSET_VERSION = 2
 ELEMENT_TYPE, DIMENSION, DIMENSION_SIZE = 1, 1, 1
-BOOL = 9
+INT32, BOOL = 6, 9
+"""values of ELEMENT_TYPE and DATA_TYPE"""
 
 Attribute = int | float | tuple[int, ...]
 
@@ -72,11 +81,19 @@ def read_node(data: bytes) -> Node:
     )
 
 
-def with_nodes(model: bytes, nodes: Iterable[Node], domain: str, flags: Sequence[str]) -> bytes:
-    """The ModelProto with these nodes instead of its own, one more domain of operators, and more inputs, bool [1]."""
+def with_nodes(
+    model: bytes,
+    nodes: Iterable[Node],
+    domain: str,
+    flags: Sequence[str],
+    constants: Mapping[bytes, NDArray[np.int32]],
+) -> bytes:
+    """The ModelProto with these nodes instead of its own, one more domain of operators, more inputs, bool [1], and more
+    constants."""
     graph = Message(model, None).one_bytes(GRAPH)
     written = b"".join(_bytes(NODES, node.written or _node(node)) for node in nodes)
     written += _without(NODES, graph) + b"".join(_bytes(INPUTS, _flag(name)) for name in flags)
+    written += b"".join(_bytes(INITIALIZERS, _constant(name, values)) for name, values in constants.items())
     opset = _bytes(OPSET_DOMAIN, domain.encode()) + _number(OPSET_VERSION, 1)
     return _without(GRAPH, model) + _bytes(OPSETS, opset) + _bytes(GRAPH, written)
 
@@ -107,6 +124,13 @@ def _flag(name: str) -> bytes:
     shape = _bytes(DIMENSION, _number(DIMENSION_SIZE, 1))
     tensor = _number(ELEMENT_TYPE, BOOL) + _bytes(TENSOR_SHAPE, shape)
     return _bytes(VALUE_NAME, name.encode()) + _bytes(VALUE_TYPE, _bytes(TENSOR_TYPE, tensor))
+
+
+def _constant(name: bytes, values: NDArray[np.int32]) -> bytes:
+    """TensorProto of int32."""
+    sizes = b"".join(_number(DIMS, size) for size in values.shape)
+    content = values.astype("<i4").tobytes()
+    return sizes + _number(DATA_TYPE, INT32) + _bytes(TENSOR_NAME, name) + _bytes(RAW_DATA, content)
 
 
 def _bytes(number: int, content: bytes) -> bytes:

@@ -7,15 +7,22 @@ The file of the bundle is not changed. Everything that a pattern leaves open, th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qe_edge.scoring.kernels.library import library
 from qe_edge.scoring.kernels.onnx_bytes import Attribute, Node, read_node, with_nodes
+from qe_edge.scoring.kernels.packing import Place, has_tiles, pack
 from qe_edge.verification.onnx_fields import (
     DATA_TYPE,
     DIMS,
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    EXTERNAL_DATA,
     GRAPH,
     INITIALIZERS,
     NODES,
@@ -30,7 +37,12 @@ EXTEND = "extend"
 """input that a rewritten graph has besides: whether keys and values are asked for"""
 CHANNELS = 16
 """the kernels take numbers of channels that this divides"""
-UINT8 = 2
+UINT8, INT8 = 2, 3
+"""values of DATA_TYPE"""
+DEPTH, BLOCK = 64, 64
+"""tiles take numbers of inputs and of channels that these divide"""
+SUMS = b".sums"
+"""ends the name of what tiles need of a constant besides"""
 HEADS_FIRST = (0, 2, 1, 3)
 """Transpose [B, S, heads, D] to [B, heads, S, D], and back"""
 
@@ -41,6 +53,8 @@ class Rewritten:
 
     library: Path
     model: bytes
+    weights: Mapping[str, NDArray[np.int8]]
+    """constants of the graph that ONNX Runtime must be given instead of reading them"""
     extends: bool
     """whether it has the input EXTEND"""
     fused: Counter[str]
@@ -60,15 +74,20 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
         graph = _Graph(Message(Message(model, None).one_bytes(GRAPH), None))
     except WireError:
         return None  # no graph; ONNX Runtime says so
-    made = {node.outputs: node for node in graph.fused(head_dim)}
+    products = graph.products() if has_tiles(kernels) else {}
+    made = {node.outputs: node for node in graph.fused(head_dim, products)}
     if not made:
         return None
     replaced = {name for outputs in made for name in outputs}
     kept = [node for node in graph.nodes if not replaced.intersection(node.outputs)]
     nodes = list(_needed([*made.values(), *kept], graph.outputs))
-    fused = Counter(node.operator for node in made.values())
+    packed = pack(kernels, path.parent, {name: graph.places[name] for name in products.values()})
+    fused = Counter(node.operator for node in nodes if node.domain == DOMAIN)
     extends = "AttendQuantize" in fused
-    return Rewritten(kernels, with_nodes(model, nodes, DOMAIN, [EXTEND] if extends else []), extends, fused)
+    sums = {name + SUMS: tensor.sums for name, tensor in packed.items()}
+    written = with_nodes(model, nodes, DOMAIN, [EXTEND] if extends else [], sums)
+    weights = {name.decode(): tensor.weights for name, tensor in packed.items()}
+    return Rewritten(kernels, written, weights, extends, fused)
 
 
 def _needed(nodes: Iterable[Node], outputs: Iterable[bytes]) -> Iterator[Node]:
@@ -103,21 +122,48 @@ class _Graph:
         tensors = [Message(tensor, None) for tensor in graph.all_bytes(INITIALIZERS)]
         self._shapes = {tensor.one_bytes(TENSOR_NAME): tuple(tensor.all_numbers(DIMS)) for tensor in tensors}
         self._types = {tensor.one_bytes(TENSOR_NAME): tensor.one_number(DATA_TYPE) for tensor in tensors}
+        self.places = {tensor.one_bytes(TENSOR_NAME): place for tensor in tensors if (place := _place(tensor))}
+        """of constants for tiles"""
         self._makers = {name: node for node in self.nodes for name in node.outputs}
         self._readers = Counter(name for node in self.nodes for name in node.inputs)
 
-    def fused(self, head_dim: int) -> Iterator[Node]:
-        """The nodes that stand for patterns."""
+    def products(self) -> dict[bytes, bytes]:
+        """Products for tiles, by the names of their results: their weights."""
+        return {node.outputs[0]: node.inputs[1] for node in self.nodes if self._is_product(node)}
+
+    def fused(self, head_dim: int, products: Mapping[bytes, bytes]) -> Iterator[Node]:
+        """The nodes that stand for patterns; products: those that become a node for tiles."""
         steps = [found for node in self.nodes if (found := self._token_steps(node))]
         for one in steps:
-            kernel = self._swiglu(one) or (self._attention(one) if head_dim % (2 * CHANNELS) == 0 else None)
+            kernel = self._swiglu(one, products)
+            if kernel is None and head_dim % (2 * CHANNELS) == 0:
+                kernel = self._attention(one)
             if kernel:
                 yield kernel
         token_scales = {one.outputs[1] for one in steps}
         for node in self.nodes:
+            if node.outputs[:1] and node.outputs[0] in products:
+                yield _kernel("Linear", self._for_tiles(node), node.outputs)
             kernel = self._add_norm(node, token_scales)
             if kernel:
                 yield kernel
+
+    def _is_product(self, node: Node) -> bool:
+        match node:
+            case Node(operator="MatMulIntegerToFloat", inputs=(_, weights, scale, scales, zero)):
+                return (
+                    weights in self.places
+                    and self._readers[weights] == 1
+                    and self._scalars(scale, zero)
+                    and self._types[zero] == UINT8
+                    and self._shapes.get(scales) == self._shapes[weights][1:]
+                )
+        return False
+
+    def _for_tiles(self, product: Node) -> tuple[bytes, ...]:
+        """The inputs of a product, as tiles take them."""
+        tokens, weights, scale, scales, zero = product.inputs
+        return tokens, scale, zero, weights, weights + SUMS, scales
 
     def _token_steps(self, node: Node) -> _TokenSteps | None:
         if node.operator != "QuantizeLinear" or len(node.inputs) != 3:
@@ -138,7 +184,7 @@ class _Graph:
             return None
         return _TokenSteps(activation, (floor, levels, zero), (node.outputs[0], scale))
 
-    def _swiglu(self, steps: _TokenSteps) -> Node | None:
+    def _swiglu(self, steps: _TokenSteps, products: Mapping[bytes, bytes]) -> Node | None:
         """gate * sigmoid(gate) * up, then a step for each token."""
         match self._maker(steps.activation, "Mul"):
             case Node(inputs=(activated, up)):
@@ -152,6 +198,10 @@ class _Graph:
                 return None
         if self._readers[steps.activation] != 3 or self._channels(gate) != self._channels(up) or not self._channels(up):
             return None
+        if gate in products and up in products and (self._readers[gate], self._readers[up]) == (2, 1):
+            of_gate, of_up = self._for_tiles(self._makers[gate]), self._for_tiles(self._makers[up])
+            if of_gate[:3] == of_up[:3]:
+                return _kernel("GatedQuantize", (*of_gate, *of_up[3:], *steps.constants), steps.outputs)
         return _kernel("SwigluQuantize", (gate, up, *steps.constants), steps.outputs)
 
     def _attention(self, steps: _TokenSteps) -> Node | None:
@@ -281,6 +331,19 @@ class _Graph:
     @staticmethod
     def _multiple(shape: tuple[int, ...]) -> bool:
         return bool(shape) and shape[-1] % CHANNELS == 0
+
+
+def _place(tensor: Message) -> Place | None:
+    """Where a constant lies whose weights tiles can take."""
+    shape = tuple(tensor.all_numbers(DIMS))
+    if tensor.one_number(DATA_TYPE) != INT8 or len(shape) != 2 or shape[0] % DEPTH or shape[1] % BLOCK:
+        return None
+    entries = [Message(entry, None) for entry in tensor.all_bytes(EXTERNAL_DATA)]
+    said = {entry.one_bytes(ENTRY_KEY): entry.one_bytes(ENTRY_VALUE) for entry in entries}
+    file, offset = said.get(b"location", b"").decode("utf-8", "replace"), said.get(b"offset", b"0")
+    if not file or Path(file).name != file or not offset.isdigit():
+        return None
+    return Place(file, int(offset), (shape[0], shape[1]))
 
 
 def _kernel(

@@ -47,12 +47,13 @@ def test_operations_a_token_are_those_of_the_weights(scorer: Scorer) -> None:
 def test_every_call_counts_but_those_of_the_first_run(scorer: Scorer) -> None:
     calls = {o.name: o.calls for o in profile(scorer.bundle, [job(scorer, 2, 4)] * 3).operators}
     assert calls["Attention"] + calls.get("AttendQuantize", 0) == 3 * BLOCKS
-    assert calls["MatMulIntegerToFloat"] == 3 * 7 * BLOCKS
+    products = [calls.get(name, 0) for name in ("MatMulIntegerToFloat", "Linear", "GatedQuantize", "GatedQuantize")]
+    assert sum(products) == 3 * 7 * BLOCKS
 
 
 def test_operators_come_slowest_first(scorer: Scorer) -> None:
     found = profile(scorer.bundle, [job(scorer, 4, 32)])
     seconds = [operator.seconds for operator in found.operators]
     assert seconds == sorted(seconds, reverse=True)
-    assert found.operators[0].name == "MatMulIntegerToFloat"
+    assert found.operators[0].name in INT8_PRODUCTS
     assert found.seconds == pytest.approx(sum(seconds))

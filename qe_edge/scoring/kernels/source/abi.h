@@ -13,7 +13,7 @@ struct OpDomain;
 struct SessionOptions;
 
 enum : int { STATUS_FAIL = 1, STATUS_INVALID_ARGUMENT = 2 };
-enum ElementType : int { FLOAT32 = 1, UINT8 = 2, INT64 = 7, BOOL = 9 };
+enum ElementType : int { FLOAT32 = 1, UINT8 = 2, INT8 = 3, INT32 = 6, BOOL = 9 };
 
 struct ApiBase {
     const void* const* (*GetApi)(uint32_t version);

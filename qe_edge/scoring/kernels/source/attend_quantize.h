@@ -6,12 +6,11 @@
 // zero as in SwigluQuantize; extend [1] bool; quantised [B, S, heads * D] uint8; token_scale [B, S, 1]; present_key,
 // present_value [B, groups, P + S, D], what a later batch takes as its past, or of 0 rows where `extend` is false.
 #pragma once
-#include <stdlib.h>
-
 #include "attend_tiles.h"
 #include "attend_vectors.h"
 #include "kernel.h"
-#include "swiglu_quantize.h"
+#include "quantise.h"
+#include "scratch.h"
 
 struct AttendQuantize {
     static constexpr const char* NAME = "AttendQuantize";
@@ -25,8 +24,7 @@ struct AttendQuantize {
     Status* start(const KernelInfo* info) {
         Status* status = api.KernelInfoGetAttribute_int64(info, "heads", &heads);
         if (!status) status = api.KernelInfoGetAttribute_int64(info, "groups", &groups);
-        const char* chosen = getenv("QE_EDGE_KERNELS");
-        tiles = tiles_usable() && !(chosen && __builtin_strcmp(chosen, "vectors") == 0);
+        tiles = tiles_usable();
         return status ? status : api.KernelInfoGetAttribute_float(info, "scale", &scale);
     }
 
@@ -64,9 +62,8 @@ struct AttendQuantize {
         // groups in bf16, 2 * groups * [T, D]. T: a multiple of 32.
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
         const size_t numbers = padded * WIDTH + batch.length * (head + width + 1) + (tiles ? groups * padded * head : 0);
-        float* scratch = static_cast<float*>(__builtin_calloc(numbers, sizeof(float)));
-        if (scratch == nullptr) return call.fail("AttendQuantize: failed to allocate memory");
-        batch.weights = scratch;
+        batch.weights = static_cast<float*>(Scratch::take(numbers * sizeof(float)));
+        if (batch.weights == nullptr) return call.fail("AttendQuantize: failed to allocate memory");
         batch.rotated = batch.weights + padded * WIDTH;
         batch.results = batch.rotated + batch.length * head;
         batch.seen = reinterpret_cast<int32_t*>(batch.results + batch.length * width);
@@ -97,7 +94,6 @@ struct AttendQuantize {
                                                all(*zero.as<uint8_t>()), quantised + place * width);
             }
         }
-        __builtin_free(scratch);
     }
 
   private:
@@ -177,6 +173,7 @@ struct AttendQuantize {
     TILES __attribute__((noinline)) void put_past(const Batch& batch) const {
         for (int64_t group = 0; group < groups; ++group) {
             const TileGroup numbers = batch.tile_group(group);
+            __builtin_memset(numbers.keys, 0, 2 * batch.padded * batch.head * sizeof(uint16_t));
             put_keys(batch.before(batch.past_key, group), batch.past, batch.head, batch.head, 0, numbers);
             put_values(batch.before(batch.past_value, group), batch.past, batch.head, batch.head, 0, numbers);
         }

@@ -5,6 +5,7 @@
 #include "abi.h"
 #include "add_norm_quantize.h"
 #include "attend_quantize.h"
+#include "linear_tiles.h"
 #include "swiglu_quantize.h"
 
 Api api;
@@ -14,7 +15,17 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     api.table = base->GetApi(18);
     OpDomain* domain = nullptr;
     Status* status = api.CreateCustomOpDomain("qe_edge", &domain);
-    for (const CustomOp* op : {custom_op<AddNormQuantize>(), custom_op<AttendQuantize>(), custom_op<SwigluQuantize>()})
+    for (const CustomOp* op : {custom_op<AddNormQuantize>(), custom_op<AttendQuantize>(), custom_op<GatedQuantize>(),
+                               custom_op<Linear>(), custom_op<SwigluQuantize>()})
         if (!status) status = api.CustomOpDomain_Add(domain, op);
     return status ? status : api.AddCustomOpDomain(options, domain);
+}
+
+// Whether this processor and this system have tiles.
+extern "C" __attribute__((visibility("default"))) int qe_edge_has_tiles() { return tiles_usable(); }
+
+// See `pack`. depth is a multiple of 64, channels one of 32.
+extern "C" __attribute__((visibility("default"))) void qe_edge_pack(const int8_t* weights, int64_t depth,
+                                                                    int64_t channels, int8_t* packed, int32_t* sums) {
+    pack(weights, depth, channels, packed, sums);
 }

@@ -4,16 +4,8 @@
 // number; quantised [..., C] uint8; token_scale [..., 1].
 #pragma once
 #include "kernel.h"
-#include "vectors.h"
-
-// Quantises `width` numbers with the step that their largest magnitude gives, which is returned.
-INLINE float quantise_token(const float* values, int64_t width, Floats magnitudes, float floor, float levels,
-                            Floats zero, uint8_t* quantised) {
-    const float found = largest(magnitudes), scale = (found > floor ? found : floor) / levels;
-    const float steps_of_one = 1.f / scale;
-    for (int64_t i = 0; i < width; i += WIDTH) store_quantised(quantised + i, load(values + i), steps_of_one, zero);
-    return scale;
-}
+#include "quantise.h"
+#include "scratch.h"
 
 struct SwigluQuantize {
     static constexpr const char* NAME = "SwigluQuantize";
@@ -33,22 +25,20 @@ struct SwigluQuantize {
         for (size_t i = 0; i < gate.axes; ++i) sizes[i] = i + 1 < gate.axes ? gate.sizes[i] : 1;
         uint8_t* quantised = call.output<uint8_t>(0, gate.sizes, gate.axes);
         float* scales = call.output<float>(1, sizes, gate.axes);
-        float* values = static_cast<float*>(__builtin_malloc(call.good() ? width * sizeof(float) : 1));
-        call.require(values != nullptr, "SwigluQuantize: failed to allocate memory");
-        if (call.good())
-            for (int64_t token = 0; token < tokens; ++token)
-                scales[token] = one(gate.as<float>() + token * width, up.as<float>() + token * width, width,
-                                    *floor.as<float>(), *levels.as<float>(), all(*zero.as<uint8_t>()), values,
-                                    quantised + token * width);
-        __builtin_free(values);
+        if (!call.good()) return;
+        float* values = static_cast<float*>(Scratch::take(width * sizeof(float)));
+        if (values == nullptr) return call.fail("SwigluQuantize: failed to allocate memory");
+        for (int64_t token = 0; token < tokens; ++token)
+            scales[token] = one(gate.as<float>() + token * width, up.as<float>() + token * width, width,
+                                *floor.as<float>(), *levels.as<float>(), all(*zero.as<uint8_t>()), values,
+                                quantised + token * width);
     }
 
     __attribute__((noinline)) static float one(const float* gate, const float* up, int64_t width, float floor,
                                                float levels, Floats zero, float* values, uint8_t* quantised) {
         Floats magnitudes = {};
         for (int64_t i = 0; i < width; i += WIDTH) {
-            const Floats value = load(gate + i);
-            const Floats product = value / (1.f + exponential(-value)) * load(up + i);
+            const Floats product = gated(load(gate + i), load(up + i));
             store(values + i, product);
             magnitudes = larger(magnitudes, magnitude(product));
         }

@@ -1,13 +1,14 @@
-// Products of matrices in bf16 with the tile unit (AMX) of newer Intel processors: 16 rows of 64 bytes a tile.
+// Products of matrices with the tile unit (AMX) of newer Intel processors: 16 rows of 64 bytes a tile.
 #pragma once
 #include <immintrin.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vectors.h"
 
-#define TILES __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
-#define TILES_INLINE static inline __attribute__((always_inline, target("amx-tile,amx-bf16,avx512bf16")))
+#define TILES __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512bf16")))
+#define TILES_INLINE static inline __attribute__((always_inline, target("amx-tile,amx-bf16,amx-int8,avx512bf16")))
 
 constexpr int64_t PAIRS = 32;  // numbers in bf16 of a tile's row
 typedef uint16_t Halves __attribute__((vector_size(32)));
@@ -23,12 +24,15 @@ TILES_INLINE Words bf16(Floats values) {
     return __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)values), Words);
 }
 
-// Whether processor and system let this process use tiles. Linux gives them to those who ask.
+// Whether processor and system let this process use tiles, and the user does not want to do without. Linux gives them to
+// those who ask.
 inline bool tiles_usable() {
+    const char* chosen = getenv("QE_EDGE_KERNELS");
+    if (chosen && __builtin_strcmp(chosen, "vectors") == 0) return false;
     constexpr long ASK = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18;
     unsigned a, b, c, d;
     __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-    const bool has_tiles = (d >> 22 & 1) && (d >> 24 & 1);  // amx-bf16, amx-tile
+    const bool has_tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // amx-bf16, amx-tile, amx-int8
     __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
     return has_tiles && (a >> 5 & 1) /* avx512-bf16 */ && syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
 }

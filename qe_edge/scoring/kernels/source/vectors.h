@@ -1,11 +1,13 @@
 // Sixteen numbers at a time, in the vector extension of GCC and Clang.
 #pragma once
+#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 
 constexpr size_t WIDTH = 16;
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
+typedef int32_t LooseInts __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float LooseFloats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(16)));
 typedef uint8_t LooseBytes __attribute__((vector_size(16), aligned(1), may_alias));
@@ -38,18 +40,22 @@ INLINE float largest(Floats a) {
 // The nearest whole number, the even one of two, for magnitudes below 2^22.
 INLINE Floats rounded(Floats a) { return (a + 12582912.f) - 12582912.f; }
 
-// e^a to a relative 1e-7; a is held between -87 and 88, beyond which float32 ends.
+// e^a to a relative 2e-7; 0 and infinity where float32 ends.
 INLINE Floats exponential(Floats a) {
-    a = smaller(larger(a, all(-87.f)), all(88.f));
-    const Floats power = rounded(a * 1.44269504f);
-    const Floats rest = (a - power * .693359375f) - power * -2.12194440e-4f;
-    Floats value = all(1.3981999507e-3f) + rest * 1.9875691500e-4f;
-    value = value * rest + 8.3334519073e-3f;
-    value = value * rest + 4.1665795894e-2f;
-    value = value * rest + 1.6666665459e-1f;
-    value = value * rest + 5.0000001201e-1f;
-    value = value * rest * rest + rest + 1.f;
-    return (Floats)((Ints)value + (__builtin_convertvector(power, Ints) << 23));
+    const Floats scaled = a * 1.44269504f, power = (Floats)_mm512_roundscale_ps((__m512)scaled, 8);
+    const Floats rest = scaled - power;  // 2^rest, between -1/2 and 1/2
+    Floats value = 1.33336e-3f * rest + 9.61817e-3f;
+    value = value * rest + 5.550411e-2f;
+    value = value * rest + 2.4022651e-1f;
+    value = value * rest + 6.9314718e-1f;
+    value = value * rest + 1.f;
+    return (Floats)_mm512_scalef_ps((__m512)value, (__m512)power);
+}
+
+// 1 / a to a relative 1e-7, for numbers whose inverse float32 holds; without the slow division.
+INLINE Floats inverse(Floats a) {
+    const Floats about = (Floats)_mm512_rcp14_ps((__m512)a);
+    return about * (2.f - a * about);
 }
 
 // As ONNX's QuantizeLinear: the nearest step, moved by the zero point, held within a byte.

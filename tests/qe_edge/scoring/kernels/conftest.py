@@ -17,8 +17,20 @@ from qe_edge.scoring.kernels.rewrite import DOMAIN
 
 Array = NDArray[Any]
 Run = Callable[..., list[Array]]
-TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "bool": TensorProto.BOOL}
-OUTPUTS = {"AddNormQuantize": "fu", "SwigluQuantize": "uf", "AttendQuantize": "ufff"}
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
+OUTPUTS = {
+    "AddNormQuantize": "fu",
+    "SwigluQuantize": "uf",
+    "AttendQuantize": "ufff",
+    "Linear": "f",
+    "GatedQuantize": "uf",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from qe_edge.scoring.kernels.library import SWITCH
-from qe_edge.scoring.machine import CPU_FACTS
+from qe_edge.scoring.kernels.library import library as kernels
+from qe_edge.scoring.kernels.packing import Packed, Place, has_tiles, pack
 from tests.qe_edge.scoring.kernels.conftest import Array, Run
 
 FLOOR, LEVELS, ZERO = np.array(1e-6, np.float32), np.array(127, np.float32), np.array(128, np.uint8)
@@ -22,9 +25,14 @@ def token_steps(values: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(values / scale) + 128, 0, 255), scale
 
 
-def has_tiles() -> bool:
-    """Whether attention runs in bf16 here."""
-    return "amx_bf16" in CPU_FACTS.read_text(encoding="utf-8")
+@pytest.fixture
+def library() -> Path:
+    """The kernels, on a machine with tiles."""
+    found = kernels()
+    assert found is not None
+    if not has_tiles(found):
+        pytest.skip("no tiles (AMX) on this machine")
+    return found
 
 
 def assert_quantised(found: Array, exact: Array) -> None:
@@ -115,11 +123,12 @@ def test_attention(
     groups: int,
     head: int,
     products: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     if products == "float32":
         monkeypatch.setenv(SWITCH, "vectors")
-    elif not has_tiles():
-        pytest.skip("no tiles for bf16 (AMX) on this machine")
+    else:
+        request.getfixturevalue("library")
     inputs = attention_inputs(random, batch, length, past, heads, groups, head)
     found = kernel("AttendQuantize", *inputs, heads=heads, groups=groups, scale=head**-0.5)
     by_head = [a.reshape(batch, length, -1, head).transpose(0, 2, 1, 3) for a in inputs[:3]]
@@ -221,3 +230,101 @@ def test_other_kernels_refuse_sizes_that_do_not_belong_together(kernel: Run, ran
     for residual, product, gain in ((row, other, row[0, 0]), (other, row, row[0, 0]), (row, row, odd[0, 0])):
         with pytest.raises(Exception, match="AddNormQuantize: "):
             kernel("AddNormQuantize", residual, product, scales, gain, np.float32(1), ZERO, epsilon=1e-5)
+
+
+SCALE = np.array(0.02, np.float32)
+
+
+def weights(random: np.random.Generator, inputs: int, channels: int) -> Array:
+    return random.integers(-127, 128, (inputs, channels)).astype(np.int8)
+
+
+def packed(library: Path, folder: Path, plain: Array) -> Packed:
+    """Weights read from a file where they lie behind other numbers."""
+    (folder / "weights").write_bytes(b"other" + plain.tobytes())
+    return pack(library, folder, {b"w": Place("weights", 5, plain.shape)})[b"w"]
+
+
+def product(tokens: Array, plain: Array, scales: Array) -> Array:
+    exact: Array = (tokens.astype(int) - 128) @ plain.astype(int) * (SCALE * scales)
+    return exact
+
+
+@pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 192), (1536, 576), (128, 320)])
+@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (1, 200)])
+def test_product(
+    kernel: Run,
+    random: np.random.Generator,
+    library: Path,
+    tmp_path: Path,
+    tokens: tuple[int, int],
+    inputs: int,
+    channels: int,
+) -> None:
+    plain, scales = weights(random, inputs, channels), np.abs(floats(random, channels))
+    given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
+    ready = packed(library, tmp_path, plain)
+    (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.sums, scales)
+    np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 1536)])
+@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (2, 200)])
+def test_gated_products(
+    kernel: Run,
+    random: np.random.Generator,
+    library: Path,
+    tmp_path: Path,
+    tokens: tuple[int, int],
+    inputs: int,
+    channels: int,
+) -> None:
+    given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
+    gate, up = weights(random, inputs, channels), weights(random, inputs, channels)
+    scales = [np.abs(floats(random, channels)) * np.float32(0.01) for _ in "gu"]
+    ready = [packed(library, tmp_path, plain) for plain in (gate, up)]
+    operands = [x for one, scale in zip(ready, scales, strict=True) for x in (one.weights, one.sums, scale)]
+    quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, FLOOR, LEVELS, ZERO)
+    wide = product(given, gate, scales[0])
+    integers, exact = token_steps(wide / (1 + np.exp(-wide)) * product(given, up, scales[1]))
+    np.testing.assert_allclose(steps, exact, rtol=2e-5)
+    assert_quantised(quantised, integers)
+
+
+def test_gates_far_from_zero_are_open_or_shut(
+    kernel: Run, random: np.random.Generator, library: Path, tmp_path: Path
+) -> None:
+    given = np.full((1, 1, 64), 255, np.uint8)
+    ready = packed(library, tmp_path, np.full((64, 64), 127, np.int8) * np.resize([1, -1], 64).astype(np.int8))
+    scales = np.ones(64, np.float32)
+    operands = (ready.weights, ready.sums, scales)
+    quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
+    top = 64 * 127 * 127 * 0.02
+    np.testing.assert_array_equal(quantised[0, 0], np.resize([255, 128], 64))
+    np.testing.assert_allclose(steps, top * top / 127, rtol=1e-5)
+
+
+def test_products_of_sizes_that_do_not_belong_together_are_an_error(
+    kernel: Run, random: np.random.Generator, library: Path
+) -> None:
+    given, plain = np.zeros((1, 2, 64), np.uint8), weights(random, 64, 128)
+    sums, scales = np.zeros(128, np.int32), np.ones(128, np.float32)
+    for operands in (
+        (given, SCALE, ZERO, plain[:, :100], sums[:100], scales[:100]),
+        (given, SCALE, ZERO, plain[:32], sums, scales),
+        (given[:, :, :32], SCALE, ZERO, plain, sums, scales),
+        (given, SCALE, ZERO, plain, sums[:64], scales),
+        (given, SCALE, ZERO, plain, sums, scales[:64]),
+        (given, scales, ZERO, plain, sums, scales),
+    ):
+        with pytest.raises(Exception, match="product: "):
+            kernel("Linear", *operands)
+    narrow = (np.ascontiguousarray(plain[:, :64]), sums[:64], scales[:64])
+    with pytest.raises(Exception, match="GatedQuantize: "):
+        kernel("GatedQuantize", given, SCALE, ZERO, plain, sums, scales, *narrow, FLOOR, LEVELS, ZERO)
+
+
+def test_a_file_of_weights_that_is_too_short_is_an_error(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(100))
+    with pytest.raises(ValueError, match="reshape"):
+        pack(library, tmp_path, {b"w": Place("weights", 0, (64, 64))})

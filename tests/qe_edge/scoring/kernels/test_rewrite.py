@@ -17,11 +17,15 @@ from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.kernels.library import SWITCH
+from qe_edge.scoring.kernels.packing import has_tiles
 from qe_edge.scoring.kernels.rewrite import with_kernels
+from qe_edge.scoring.machine import CPU_FACTS
 
 HEAD = 64
 """size of a head of the embedded bundle's"""
 ALL = {"AddNormQuantize": 37, "AttendQuantize": 19, "SwigluQuantize": 20}
+TILES = ALL | {"SwigluQuantize": 2, "GatedQuantize": 18, "Linear": 104}
+"""on a machine with tiles for products"""
 SHAPE = KeyValueShape(20, 3, HEAD)
 MODEL = EMBEDDED_BUNDLE / MODEL_FILE
 Change = Callable[[onnx.GraphProto], object]
@@ -72,7 +76,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "lost"), CHANGES.values(), ids=CHANGES)
-def test_another_pattern_stays_as_it_is(tmp_path: Path, change: Change, lost: str) -> None:
+def test_another_pattern_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, lost: str
+) -> None:
+    monkeypatch.setenv(SWITCH, "vectors")
     model = onnx.load(MODEL, load_external_data=False)
     change(model.graph)
     (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
@@ -81,13 +88,21 @@ def test_another_pattern_stays_as_it_is(tmp_path: Path, change: Change, lost: st
     assert rewritten.fused == {name: count - (name == lost) for name, count in ALL.items()}
 
 
-def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads() -> None:
+@pytest.mark.parametrize("switch", ["on", "vectors"])
+def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(
+    monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    monkeypatch.setenv(SWITCH, switch)
     rewritten = with_kernels(MODEL, HEAD)
     assert rewritten is not None
-    assert rewritten.fused == ALL
+    tiles = has_tiles(rewritten.library)
+    assert tiles or switch == "vectors" or "amx_int8" not in CPU_FACTS.read_text(encoding="utf-8")
+    assert rewritten.fused == (TILES if tiles else ALL)
     before, after = onnx.load(MODEL, load_external_data=False), onnx.load_model_from_string(rewritten.model)
     assert len(after.graph.node) < len(before.graph.node) / 2
-    assert after.graph.initializer == before.graph.initializer
+    constants = before.graph.initializer
+    assert list(after.graph.initializer)[: len(constants)] == list(constants)
+    assert len(after.graph.initializer) == len(constants) + len(rewritten.weights) == len(constants) + 140 * tiles
     assert [value.name for value in after.graph.input] == [value.name for value in before.graph.input] + ["extend"]
     assert after.graph.output == before.graph.output
 

@@ -1,0 +1,242 @@
+// Products of uint8 activations with int8 weights on the tile unit, 16 tokens and 64 channels at a time.
+#pragma once
+#include "kernel.h"
+#include "quantise.h"
+#include "scratch.h"
+#include "tiles.h"
+
+constexpr int64_t DEPTH = 64;         // inputs that a tile holds of a token or a channel
+constexpr int64_t TOKENS = WIDTH;     // of a tile
+constexpr int64_t BLOCK = 2 * WIDTH;  // channels whose weights lie together
+constexpr int64_t TILE = 1024;        // numbers of a tile
+
+// Weights [K, N] in the order in which tiles take them: [N / 32, K / 64, 2, 16, 16, 4], so that a tile holds 16 channels
+// and 64 inputs, those of four inputs side by side. sums [N]: of the weights of a channel.
+static void pack(const int8_t* weights, int64_t depth, int64_t channels, int8_t* packed, int32_t* sums) {
+    for (int64_t n = 0; n < channels; ++n) sums[n] = 0;
+    for (int64_t k = 0; k < depth; ++k)
+        for (int64_t n = 0; n < channels; ++n) sums[n] += weights[k * channels + n];
+    for (int64_t block = 0; block < channels / BLOCK; ++block)
+        for (int64_t k = 0; k < depth; k += 4) {
+            const int8_t* from = weights + k * channels + block * BLOCK;
+            int8_t* to = packed + block * BLOCK * depth + k / DEPTH * 2 * TILE + k % DEPTH / 4 * DEPTH;
+            for (int64_t half = 0; half < 2; ++half, from += WIDTH, to += TILE)
+                for (size_t n = 0; n < WIDTH; ++n)
+                    for (int64_t i = 0; i < 4; ++i) to[4 * n + i] = from[i * channels + n];
+        }
+}
+
+// Where 16 tokens meet 64 channels, in two blocks of weights: what was multiplied there.
+struct Meeting {
+    int64_t token, channel;
+    alignas(64) int32_t sums[2][2][TOKENS][WIDTH];  // of the halves of the first block, and of the second
+};
+
+// The sums of a meeting. The tile unit works on its own meanwhile: `between(step)` is called after what each 64 inputs
+// need was handed to it.
+template <typename Between>
+TILES_INLINE void multiply(const uint8_t* tokens, int64_t depth, const int8_t* first, const int8_t* second,
+                           Meeting& to, Between between) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < depth; k += DEPTH, first += 2 * TILE, second += 2 * TILE) {
+        _tile_loadd(4, tokens + k, depth);
+        _tile_loadd(5, first, DEPTH);
+        _tile_dpbusd(0, 4, 5);
+        _tile_loadd(6, first + TILE, DEPTH);
+        _tile_dpbusd(1, 4, 6);
+        _tile_loadd(7, second, DEPTH);
+        _tile_dpbusd(2, 4, 7);
+        _tile_loadd(5, second + TILE, DEPTH);
+        _tile_dpbusd(3, 4, 5);
+        between(k / DEPTH);
+    }
+    _tile_stored(0, to.sums[0][0], DEPTH);
+    _tile_stored(1, to.sums[0][1], DEPTH);
+    _tile_stored(2, to.sums[1][0], DEPTH);
+    _tile_stored(3, to.sums[1][1], DEPTH);
+}
+
+// Tokens of a tile at a time; those of the last tile are filled up with zeros in a copy.
+struct Blocks {
+    const uint8_t* tokens;
+    int64_t count, depth;
+    uint8_t* last;  // room for TOKENS
+
+    Blocks(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last)
+        : tokens(tokens), count(count), depth(depth), last(last) {
+        const int64_t rest = count % TOKENS;
+        __builtin_memcpy(last, tokens + (count - rest) * depth, rest * depth);
+        __builtin_memset(last + rest * depth, 0, (TOKENS - rest) * depth);
+    }
+    const uint8_t* from(int64_t token) const { return token + TOKENS > count ? last : tokens + token * depth; }
+    int64_t rows(int64_t token) const { return count - token < TOKENS ? count - token : TOKENS; }
+};
+
+// Multiplies all tokens with blocks of weights, two at a time, from channel to channel by `width`: those that begin where
+// first(channel) and second(channel) say. finish(meeting, row) is called for every row of every meeting, while the next
+// one is being multiplied.
+template <typename First, typename Second, typename Finish>
+TILES_INLINE void multiply_all(const Blocks& blocks, int64_t channels, int64_t width, First first, Second second,
+                               Finish finish) {
+    const FullTiles full;
+    const int64_t steps = blocks.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps;
+    Meeting meetings[2];
+    Meeting *now = meetings, *before = meetings + 1;
+    int64_t rows = 0;  // of the meeting before
+    for (int64_t channel = 0; channel < channels; channel += width)
+        for (int64_t token = 0; token < blocks.count; token += TOKENS) {
+            now->token = token;
+            now->channel = channel;
+            multiply(blocks.from(token), blocks.depth, first(channel), second(channel), *now,
+                     [&](int64_t step) __attribute__((always_inline)) {
+                         const int64_t end = (step + 1) * rows_at_once < rows ? (step + 1) * rows_at_once : rows;
+                         for (int64_t row = step * rows_at_once; row < end; ++row) finish(*before, row);
+                     });
+            Meeting* const done = now;
+            now = before;
+            before = done;
+            rows = blocks.rows(token);
+        }
+    for (int64_t row = 0; row < rows; ++row) finish(*before, row);
+}
+
+// tokens [.., K] uint8, weights [K, N] int8 as `pack` orders them, sums [N] int32, scale and zero of one number, scales
+// [N] float32.
+struct Product {
+    Tensor tokens, weights, sums, scale, scales, zero;
+    int64_t depth = 0, channels = 0, count = 0;
+    int32_t* offsets = nullptr;  // [N]
+    float* steps = nullptr;      // [N]
+
+    Product(Call& call, size_t first_weights, const Tensor& tokens, const Tensor& scale, const Tensor& zero)
+        : tokens(tokens), weights(call.input(first_weights)), sums(call.input(first_weights + 1)), scale(scale),
+          scales(call.input(first_weights + 2)), zero(zero) {
+        depth = weights.sizes[0];
+        channels = weights.sizes[1];
+        call.require(tokens.axes > 0 && weights.axes == 2 && depth > 0 && channels > 0 && depth % DEPTH == 0 &&
+                         channels % (2 * BLOCK) == 0 && tokens.last() == depth && sums.count() == channels &&
+                         scales.count() == channels && scale.count() == 1 && zero.count() == 1,
+                     "product: sizes that do not belong together");
+        if (call.good()) count = tokens.count() / depth;
+    }
+    // Numbers of 4 bytes that `prepare` needs.
+    int64_t scratch() const { return 2 * channels; }
+    void prepare(void* room) {
+        offsets = static_cast<int32_t*>(room);
+        steps = reinterpret_cast<float*>(offsets + channels);
+        for (int64_t n = 0; n < channels; ++n) {
+            offsets[n] = sums.as<int32_t>()[n] * *zero.as<uint8_t>();
+            steps[n] = scales.as<float>()[n] * *scale.as<float>();
+        }
+    }
+
+    // Products of 16 channels as float32: (product - zero * weights' sum) * scale.
+    inline __attribute__((always_inline)) Floats to_float(int64_t channel, const int32_t products[WIDTH]) const {
+        const Ints moved = *reinterpret_cast<const LooseInts*>(products) -
+                           *reinterpret_cast<const LooseInts*>(offsets + channel);
+        return __builtin_convertvector(moved, Floats) * load(steps + channel);
+    }
+};
+
+// MatMulIntegerToFloat: [.., N] float32.
+struct Linear {
+    static constexpr const char* NAME = "Linear";
+    static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8, INT8, INT32, FLOAT32};
+    static constexpr ElementType OUTPUTS[] = {FLOAT32};
+
+    Status* start(const KernelInfo*) { return nullptr; }
+
+    void run(Call& call) const {
+        Product product(call, 3, call.input(0), call.input(1), call.input(2));
+        int64_t sizes[MOST_AXES];
+        for (size_t i = 0; i < product.tokens.axes; ++i) sizes[i] = product.tokens.sizes[i];
+        if (product.tokens.axes) sizes[product.tokens.axes - 1] = product.channels;
+        float* results = call.output<float>(0, sizes, product.tokens.axes);
+        if (!call.good()) return;
+        uint8_t* last = static_cast<uint8_t*>(Scratch::take(TOKENS * product.depth + 4 * product.scratch()));
+        if (last == nullptr) return call.fail("Linear: failed to allocate memory");
+        product.prepare(last + TOKENS * product.depth);
+        one(product, Blocks(product.tokens.as<uint8_t>(), product.count, product.depth, last), results);
+    }
+
+    TILES __attribute__((noinline)) static void one(const Product& product, const Blocks& blocks, float* results) {
+        const int8_t* weights = product.weights.as<int8_t>();
+        multiply_all(
+            blocks, product.channels, 2 * BLOCK, [&](int64_t channel) { return weights + channel * product.depth; },
+            [&](int64_t channel) { return weights + (channel + BLOCK) * product.depth; },
+            [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
+                for (int64_t part = 0; part < 4; ++part) {
+                    const int64_t channel = met.channel + part * WIDTH;
+                    store(results + (met.token + row) * product.channels + channel,
+                          product.to_float(channel, met.sums[part / 2][part % 2][row]));
+                }
+            });
+    }
+};
+
+// SwigluQuantize of two products of the same tokens. floor, levels and zeros as there.
+struct GatedQuantize {
+    static constexpr const char* NAME = "GatedQuantize";
+    static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8,   INT8,    INT32,   FLOAT32,
+                                             INT8,  INT32,   FLOAT32, FLOAT32, FLOAT32, UINT8};
+    static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32};
+    static constexpr int64_t AT_ONCE = 192;  // tokens whose values a core's cache holds
+
+    Status* start(const KernelInfo*) { return nullptr; }
+
+    void run(Call& call) const {
+        const Tensor tokens = call.input(0), scale = call.input(1), zero = call.input(2);
+        Product gate(call, 3, tokens, scale, zero), up(call, 6, tokens, scale, zero);
+        const Tensor floor = call.input(9), levels = call.input(10), zeros = call.input(11);
+        call.require(gate.channels == up.channels && gate.depth == up.depth && floor.count() == 1 &&
+                         levels.count() == 1 && zeros.count() == 1,
+                     "GatedQuantize: sizes that do not belong together");
+        int64_t sizes[MOST_AXES], of_scales[MOST_AXES];
+        for (size_t i = 0; i < tokens.axes; ++i) sizes[i] = of_scales[i] = tokens.sizes[i];
+        if (tokens.axes) sizes[tokens.axes - 1] = gate.channels, of_scales[tokens.axes - 1] = 1;
+        uint8_t* quantised = call.output<uint8_t>(0, sizes, tokens.axes);
+        float* scales = call.output<float>(1, of_scales, tokens.axes);
+        if (!call.good()) return;
+        // values [AT_ONCE, N], largest magnitudes [AT_ONCE, 16], what the products need, the last tokens
+        const int64_t kept = AT_ONCE * (gate.channels + WIDTH), numbers = kept + gate.scratch() + up.scratch();
+        float* values = static_cast<float*>(Scratch::take(numbers * sizeof(float) + TOKENS * gate.depth));
+        if (values == nullptr) return call.fail("GatedQuantize: failed to allocate memory");
+        float* magnitudes = values + AT_ONCE * gate.channels;
+        gate.prepare(values + kept);
+        up.prepare(values + kept + gate.scratch());
+        for (int64_t first = 0; first < gate.count; first += AT_ONCE) {
+            const int64_t count = gate.count - first < AT_ONCE ? gate.count - first : AT_ONCE;
+            __builtin_memset(magnitudes, 0, count * WIDTH * sizeof(float));
+            multiply_both(gate, up,
+                          Blocks(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
+                                 reinterpret_cast<uint8_t*>(values + numbers)),
+                          values, magnitudes);
+            for (int64_t token = 0; token < count; ++token)
+                scales[first + token] = quantise_token(
+                    values + token * gate.channels, gate.channels, load(magnitudes + token * WIDTH), *floor.as<float>(),
+                    *levels.as<float>(), all(*zeros.as<uint8_t>()), quantised + (first + token) * gate.channels);
+        }
+    }
+
+    TILES __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
+                                                              const Blocks& blocks, float* values, float* magnitudes) {
+        multiply_all(
+            blocks, gate.channels, BLOCK, [&](int64_t channel) { return gate.weights.as<int8_t>() + channel * gate.depth; },
+            [&](int64_t channel) { return up.weights.as<int8_t>() + channel * up.depth; },
+            [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
+                float* largest_so_far = magnitudes + (met.token + row) * WIDTH;
+                Floats top = load(largest_so_far);
+                for (int64_t half = 0; half < 2; ++half) {
+                    const int64_t channel = met.channel + half * WIDTH;
+                    const Floats product = gated(gate.to_float(channel, met.sums[0][half][row]),
+                                                 up.to_float(channel, met.sums[1][half][row]));
+                    store(values + (met.token + row) * gate.channels + channel, product);
+                    top = larger(top, magnitude(product));
+                }
+                store(largest_so_far, top);
+            });
+    }
+};

@@ -24,17 +24,23 @@ TILES_INLINE Words bf16(Floats values) {
     return __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)values), Words);
 }
 
-// Whether processor and system let this process use tiles, and the user does not want to do without. Linux gives them to
-// those who ask.
-inline bool tiles_usable() {
-    const char* chosen = getenv("QE_EDGE_KERNELS");
-    if (chosen && __builtin_strcmp(chosen, "vectors") == 0) return false;
+// Whether processor and system let this process use tiles. Linux gives them to those who ask.
+inline bool has_tiles() {
+#ifdef TILES_IN_SOFTWARE  // in tests
+    return true;
+#else
     constexpr long ASK = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18;
     unsigned a, b, c, d;
     __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-    const bool has_tiles = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // amx-bf16, amx-tile, amx-int8
+    const bool all_types = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // amx-bf16, amx-tile, amx-int8
     __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
-    return has_tiles && (a >> 5 & 1) /* avx512-bf16 */ && syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
+    return all_types && (a >> 5 & 1) /* avx512-bf16 */ && syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
+#endif
+}
+// The same, unless the user wants to do without.
+inline bool tiles_usable() {
+    const char* chosen = getenv("QE_EDGE_KERNELS");
+    return !(chosen && __builtin_strcmp(chosen, "vectors") == 0) && has_tiles();
 }
 
 // All tiles of their full size while it lives, in this thread; afterwards as before.

@@ -1,8 +1,10 @@
-"""Sessions that run one kernel, where this machine has kernels."""
+"""Sessions that run one kernel, where this machine has kernels; tiles in software where the processor has none."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from qe_edge.scoring.kernels.library import library
+from qe_edge.scoring.kernels import library as kernels
+from qe_edge.scoring.kernels.packing import has_tiles
 from qe_edge.scoring.kernels.rewrite import DOMAIN
+from qe_edge.scoring.kernels.source.hatch_build import FLAGS, SOURCE
+from qe_edge.scoring.machine import CPU_FACTS
 
 Array = NDArray[Any]
 Run = Callable[..., list[Array]]
@@ -35,8 +40,43 @@ OUTPUTS = {
 
 @pytest.fixture(autouse=True)
 def _has_kernels() -> None:
-    if library() is None:
+    if kernels.library() is None:
         pytest.skip("no kernels on this machine: no C++ compiler when qe-edge was installed, or no AVX-512")
+
+
+@pytest.fixture(scope="session")
+def with_software_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same kernels with a tile unit written in C++."""
+    if "avx512_bf16" not in CPU_FACTS.read_text(encoding="utf-8"):
+        pytest.skip("no AVX512-BF16 on this machine: what stands for tiles uses it")
+    compiled = tmp_path_factory.mktemp("kernels") / "tiles_in_software.so"
+    unit = Path(__file__).with_name("tiles_in_software.h")
+    command = ["c++", *FLAGS, "-include", str(unit), str(SOURCE / "library.cpp"), "-o", str(compiled)]
+    subprocess.run(command, check=True)
+    return compiled
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """The library that sessions load, with tiles: the processor's, or in software."""
+    found = kernels.library()
+    assert found is not None
+    if has_tiles(found):
+        return found
+    compiled: Path = request.getfixturevalue("with_software_tiles")
+    monkeypatch.setattr(kernels, "LIBRARY", compiled)
+    return compiled
+
+
+@pytest.fixture(params=["vectors", "tiles"])
+def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The unit of the processor on which products run."""
+    name: str = request.param
+    if name == "tiles":
+        request.getfixturevalue("tiles")
+    else:
+        monkeypatch.setenv(kernels.SWITCH, "vectors")
+    return name
 
 
 @pytest.fixture
@@ -59,7 +99,7 @@ def kernel() -> Run:
         model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.register_custom_ops_library(str(library()))
+        options.register_custom_ops_library(str(kernels.library()))
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return list(session.run(None, dict(zip(inputs, arrays, strict=True))))
 

@@ -16,7 +16,7 @@ from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
 from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
-from qe_edge.scoring.kernels.library import SWITCH
+from qe_edge.scoring.kernels.library import SWITCH, library
 from qe_edge.scoring.kernels.packing import has_tiles
 from qe_edge.scoring.kernels.rewrite import with_kernels
 from qe_edge.scoring.machine import CPU_FACTS
@@ -88,15 +88,17 @@ def test_another_pattern_stays_as_it_is(
     assert rewritten.fused == {name: count - (name == lost) for name, count in ALL.items()}
 
 
-@pytest.mark.parametrize("switch", ["on", "vectors"])
-def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(
-    monkeypatch: pytest.MonkeyPatch, switch: str
-) -> None:
-    monkeypatch.setenv(SWITCH, switch)
+def test_tiles_of_the_processor_are_found() -> None:
+    found = library()
+    assert found is not None
+    assert has_tiles(found) == ("amx_int8" in CPU_FACTS.read_text(encoding="utf-8"))
+
+
+def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: str) -> None:
     rewritten = with_kernels(MODEL, HEAD)
     assert rewritten is not None
-    tiles = has_tiles(rewritten.library)
-    assert tiles or switch == "vectors" or "amx_int8" not in CPU_FACTS.read_text(encoding="utf-8")
+    tiles = unit == "tiles"
+    assert has_tiles(rewritten.library) == tiles
     assert rewritten.fused == (TILES if tiles else ALL)
     before, after = onnx.load(MODEL, load_external_data=False), onnx.load_model_from_string(rewritten.model)
     assert len(after.graph.node) < len(before.graph.node) / 2
@@ -121,6 +123,7 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
         assert scorer.signature.endswith("| cpu")
 
 
+@pytest.mark.usefixtures("unit")
 def test_scores_are_those_of_the_graph_without_kernels_but_for_roundings(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +134,7 @@ def test_scores_are_those_of_the_graph_without_kernels_but_for_roundings(
     assert np.corrcoef(fast, plain)[0, 1] > 0.99
 
 
+@pytest.mark.usefixtures("unit")
 def test_keys_and_values_of_the_first_block_are_those_of_the_graph_without_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Weights of products in the order in which tiles take them; ONNX Runtime gets them in place of those of the file."""
+"""Weights of products in the order in which kernels take them; ONNX Runtime gets them in place of those of the file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALIGNMENT = 64
-"""bytes of a row of a tile, and of a line of the processor's cache"""
+"""bytes of a vector, of a row of a tile, and of a line of the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,28 @@ class Place:
 
 @dataclass(frozen=True)
 class Packed:
-    """What tiles take of a product."""
+    """What a kernel takes of a product."""
 
     weights: NDArray[np.int8]
-    """as large as before, in another order (`pack` in source/linear_tiles.h)"""
+    """as large as before, in another order (`pack` in source/linear.h)"""
     sums: NDArray[np.int32]
     """of the weights of each channel"""
 
 
-def has_tiles(library: Path) -> bool:
-    """Whether this machine has tiles for int8, and lets this process use them."""
-    return bool(_loaded(library).qe_edge_has_tiles())
+class Unit(IntEnum):
+    """What of a processor products of int8 run on."""
+
+    NONE = 0
+    """nothing that the kernels have"""
+    DOTS = 1
+    """AVX512-VNNI"""
+    TILES = 2
+    """AMX"""
+
+
+def unit(library: Path) -> Unit:
+    """The best that this machine has, lets this process use, and the user did not switch off."""
+    return Unit(_loaded(library).qe_edge_unit())
 
 
 def pack(library: Path, folder: Path, places: Mapping[bytes, Place]) -> dict[bytes, Packed]:

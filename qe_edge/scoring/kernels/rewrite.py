@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qe_edge.scoring.kernels.library import library
 from qe_edge.scoring.kernels.onnx_bytes import Attribute, Node, read_node, with_nodes
-from qe_edge.scoring.kernels.packing import Place, has_tiles, pack
+from qe_edge.scoring.kernels.packing import Place, Unit, pack, unit
 from qe_edge.verification.onnx_fields import (
     DATA_TYPE,
     DIMS,
@@ -40,9 +40,9 @@ CHANNELS = 16
 UINT8, INT8 = 2, 3
 """values of DATA_TYPE"""
 DEPTH, BLOCK = 64, 64
-"""tiles take numbers of inputs and of channels that these divide"""
+"""products take numbers of inputs and of channels that these divide"""
 SUMS = b".sums"
-"""ends the name of what tiles need of a constant besides"""
+"""ends the name of what a product needs of its weights besides"""
 HEADS_FIRST = (0, 2, 1, 3)
 """Transpose [B, S, heads, D] to [B, heads, S, D], and back"""
 
@@ -74,7 +74,7 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
         graph = _Graph(Message(Message(model, None).one_bytes(GRAPH), None))
     except WireError:
         return None  # no graph; ONNX Runtime says so
-    products = graph.products() if has_tiles(kernels) else {}
+    products = graph.products() if unit(kernels) is not Unit.NONE else {}
     made = {node.outputs: node for node in graph.fused(head_dim, products)}
     if not made:
         return None
@@ -123,16 +123,16 @@ class _Graph:
         self._shapes = {tensor.one_bytes(TENSOR_NAME): tuple(tensor.all_numbers(DIMS)) for tensor in tensors}
         self._types = {tensor.one_bytes(TENSOR_NAME): tensor.one_number(DATA_TYPE) for tensor in tensors}
         self.places = {tensor.one_bytes(TENSOR_NAME): place for tensor in tensors if (place := _place(tensor))}
-        """of constants for tiles"""
+        """of weights for products"""
         self._makers = {name: node for node in self.nodes for name in node.outputs}
         self._readers = Counter(name for node in self.nodes for name in node.inputs)
 
     def products(self) -> dict[bytes, bytes]:
-        """Products for tiles, by the names of their results: their weights."""
+        """Products that kernels take, by the names of their results: their weights."""
         return {node.outputs[0]: node.inputs[1] for node in self.nodes if self._is_product(node)}
 
     def fused(self, head_dim: int, products: Mapping[bytes, bytes]) -> Iterator[Node]:
-        """The nodes that stand for patterns; products: those that become a node for tiles."""
+        """The nodes that stand for patterns; products: those that become a node."""
         steps = [found for node in self.nodes if (found := self._token_steps(node))]
         for one in steps:
             kernel = self._swiglu(one, products)
@@ -143,7 +143,7 @@ class _Graph:
         token_scales = {one.outputs[1] for one in steps}
         for node in self.nodes:
             if node.outputs[:1] and node.outputs[0] in products:
-                yield _kernel("Linear", self._for_tiles(node), node.outputs)
+                yield _kernel("Linear", self._operands(node), node.outputs)
             kernel = self._add_norm(node, token_scales)
             if kernel:
                 yield kernel
@@ -160,8 +160,8 @@ class _Graph:
                 )
         return False
 
-    def _for_tiles(self, product: Node) -> tuple[bytes, ...]:
-        """The inputs of a product, as tiles take them."""
+    def _operands(self, product: Node) -> tuple[bytes, ...]:
+        """The inputs of a product, as a kernel takes them."""
         tokens, weights, scale, scales, zero = product.inputs
         return tokens, scale, zero, weights, weights + SUMS, scales
 
@@ -199,7 +199,7 @@ class _Graph:
         if self._readers[steps.activation] != 3 or self._channels(gate) != self._channels(up) or not self._channels(up):
             return None
         if gate in products and up in products and (self._readers[gate], self._readers[up]) == (2, 1):
-            of_gate, of_up = self._for_tiles(self._makers[gate]), self._for_tiles(self._makers[up])
+            of_gate, of_up = self._operands(self._makers[gate]), self._operands(self._makers[up])
             if of_gate[:3] == of_up[:3]:
                 return _kernel("GatedQuantize", (*of_gate, *of_up[3:], *steps.constants), steps.outputs)
         return _kernel("SwigluQuantize", (gate, up, *steps.constants), steps.outputs)
@@ -334,7 +334,7 @@ class _Graph:
 
 
 def _place(tensor: Message) -> Place | None:
-    """Where a constant lies whose weights tiles can take."""
+    """Where a constant lies whose weights a kernel can take."""
     shape = tuple(tensor.all_numbers(DIMS))
     if tensor.one_number(DATA_TYPE) != INT8 or len(shape) != 2 or shape[0] % DEPTH or shape[1] % BLOCK:
         return None

@@ -6,8 +6,8 @@
 // zero as in SwigluQuantize; extend [1] bool; quantised [B, S, heads * D] uint8; token_scale [B, S, 1]; present_key,
 // present_value [B, groups, P + S, D], what a later batch takes as its past, or of 0 rows where `extend` is false.
 #pragma once
-#include "attend_tiles.h"
-#include "attend_vectors.h"
+#include "attend_floats.h"
+#include "attend_halves.h"
 #include "kernel.h"
 #include "quantise.h"
 #include "scratch.h"
@@ -19,12 +19,12 @@ struct AttendQuantize {
     static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32, FLOAT32, FLOAT32};
     int64_t heads = 0, groups = 0;
     float scale = 0;
-    bool tiles = false;
+    Unit unit = Unit::NONE;
 
     Status* start(const KernelInfo* info) {
         Status* status = api.KernelInfoGetAttribute_int64(info, "heads", &heads);
         if (!status) status = api.KernelInfoGetAttribute_int64(info, "groups", &groups);
-        tiles = tiles_usable();
+        unit = processor::for_halves();
         return status ? status : api.KernelInfoGetAttribute_float(info, "scale", &scale);
     }
 
@@ -58,10 +58,11 @@ struct AttendQuantize {
         float* present_key = call.output<float>(2, present_sizes, 4);
         float* present_value = call.output<float>(3, present_sizes, 4);
         if (!call.good()) return;
-        // weights [T, 16]; keys of a group [S, D]; results [S, heads * D]; seen [S]; for tiles keys and values of all
-        // groups in bf16, 2 * groups * [T, D]. T: a multiple of 32.
+        // weights [T, 16]; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
+        // bf16, 2 * groups * [T, D]. T: a multiple of 32.
+        const bool halves = unit != Unit::NONE;
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
-        const size_t numbers = padded * WIDTH + batch.length * (head + width + 1) + (tiles ? groups * padded * head : 0);
+        const size_t numbers = padded * WIDTH + batch.length * (head + width + 1) + (halves ? groups * padded * head : 0);
         batch.weights = static_cast<float*>(Scratch::take(numbers * sizeof(float)));
         if (batch.weights == nullptr) return call.fail("AttendQuantize: failed to allocate memory");
         batch.rotated = batch.weights + padded * WIDTH;
@@ -71,14 +72,16 @@ struct AttendQuantize {
         batch.padded = padded;
         call.require(count_seen(batch.mask.as<uint8_t>(), batch.length, keys, batch.seen),
                      "AttendQuantize: a mask with gaps");
-        if (call.good() && tiles) put_past(batch);
+        if (call.good() && halves) put_past(batch);
         for (int64_t row = 0; call.good() && row < batch.rows; ++row) {
             for (int64_t group = 0; group < groups; ++group) {
                 const float* values = rotate_keys(batch, row, group);
-                if (tiles)
-                    with_tiles(batch, row, group, values);
+                if (unit == Unit::TILES)
+                    in_halves<HalfTiles>(batch, row, group, values);
+                else if (unit == Unit::DOTS)
+                    in_halves<HalfDots>(batch, row, group, values);
                 else
-                    with_vectors(batch, row, group, values);
+                    in_floats(batch, row, group, values);
                 if (extends) {
                     const int64_t place = (row * groups + group) * keys * head;
                     join(batch, batch.past_key, group, batch.rotated, head, present_key + place);
@@ -107,7 +110,7 @@ struct AttendQuantize {
         const float* before(const Tensor& tensor, int64_t group) const {
             return tensor.as<float>() + group * past * head;
         }
-        TileGroup tile_group(int64_t group) const {
+        HalfGroup half_group(int64_t group) const {
             uint16_t* keys = halves + 2 * group * padded * head;
             return {keys, reinterpret_cast<uint32_t*>(keys + padded * head)};
         }
@@ -158,10 +161,10 @@ struct AttendQuantize {
         return batch.value.as<float>() + (row * batch.length * groups + group) * batch.head;
     }
 
-    __attribute__((noinline)) void with_vectors(const Batch& batch, int64_t row, int64_t group,
-                                                const float* values) const {
-        const VectorGroup numbers = {batch.before(batch.past_key, group), batch.before(batch.past_value, group),
-                                     batch.rotated, values, batch.past, groups * batch.head};
+    __attribute__((noinline)) void in_floats(const Batch& batch, int64_t row, int64_t group,
+                                             const float* values) const {
+        const FloatGroup numbers = {batch.before(batch.past_key, group), batch.before(batch.past_value, group),
+                                    batch.rotated, values, batch.past, groups * batch.head};
         for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
             alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
             const Lanes lanes = take(batch, row, group, first, queries);
@@ -170,25 +173,27 @@ struct AttendQuantize {
         }
     }
 
-    TILES __attribute__((noinline)) void put_past(const Batch& batch) const {
+    ANY_UNIT __attribute__((noinline)) void put_past(const Batch& batch) const {
         for (int64_t group = 0; group < groups; ++group) {
-            const TileGroup numbers = batch.tile_group(group);
+            const HalfGroup numbers = batch.half_group(group);
             __builtin_memset(numbers.keys, 0, 2 * batch.padded * batch.head * sizeof(uint16_t));
             put_keys(batch.before(batch.past_key, group), batch.past, batch.head, batch.head, 0, numbers);
             put_values(batch.before(batch.past_value, group), batch.past, batch.head, batch.head, 0, numbers);
         }
     }
 
-    TILES __attribute__((noinline)) void with_tiles(const Batch& batch, int64_t row, int64_t group,
-                                                    const float* values) const {
-        const TileGroup numbers = batch.tile_group(group);
+    template <typename Multiplier>
+    ANY_UNIT __attribute__((noinline)) void in_halves(const Batch& batch, int64_t row, int64_t group,
+                                                      const float* values) const {
+        const HalfGroup numbers = batch.half_group(group);
         put_keys(batch.rotated, batch.length, batch.head, batch.head, batch.past, numbers);
         put_values(values, batch.length, groups * batch.head, batch.head, batch.past, numbers);
-        const FullTiles full;
+        [[maybe_unused]] const typename Multiplier::Ready ready;
         for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
             alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
             const Lanes lanes = take(batch, row, group, first, queries);
-            attend_16(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights, mixed);
+            attend_16<Multiplier>(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights,
+                                  mixed);
             give(batch, group, first, mixed);
         }
     }

@@ -5,7 +5,7 @@
 #include "abi.h"
 #include "add_norm_quantize.h"
 #include "attend_quantize.h"
-#include "linear_tiles.h"
+#include "linear.h"
 #include "swiglu_quantize.h"
 
 Api api;
@@ -21,8 +21,8 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     return status ? status : api.AddCustomOpDomain(options, domain);
 }
 
-// Whether this processor and this system have tiles.
-extern "C" __attribute__((visibility("default"))) int qe_edge_has_tiles() { return tiles_usable(); }
+// What products of int8 run on: 0 for nothing that this library has, 1 for vectors, 2 for tiles.
+extern "C" __attribute__((visibility("default"))) int qe_edge_unit() { return static_cast<int>(processor::for_bytes()); }
 
 // See `pack`. depth is a multiple of 64, channels one of 32.
 extern "C" __attribute__((visibility("default"))) void qe_edge_pack(const int8_t* weights, int64_t depth,

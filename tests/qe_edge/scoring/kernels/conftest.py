@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qe_edge.scoring.kernels import library as kernels
-from qe_edge.scoring.kernels.packing import has_tiles
+from qe_edge.scoring.kernels.packing import Unit
+from qe_edge.scoring.kernels.packing import unit as unit_of
 from qe_edge.scoring.kernels.rewrite import DOMAIN
 from qe_edge.scoring.kernels.source.hatch_build import FLAGS, SOURCE
 from qe_edge.scoring.machine import CPU_FACTS
@@ -61,22 +62,40 @@ def tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Pa
     """The library that sessions load, with tiles: the processor's, or in software."""
     found = kernels.library()
     assert found is not None
-    if has_tiles(found):
+    if unit_of(found) is Unit.TILES:
         return found
     compiled: Path = request.getfixturevalue("with_software_tiles")
     monkeypatch.setattr(kernels, "LIBRARY", compiled)
     return compiled
 
 
-@pytest.fixture(params=["vectors", "tiles"])
-def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The unit of the processor on which products run."""
-    name: str = request.param
-    if name == "tiles":
-        request.getfixturevalue("tiles")
+@pytest.fixture
+def dots(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library that sessions load, without tiles."""
+    monkeypatch.setenv(kernels.SWITCH, "vectors")
+    found = kernels.library()
+    assert found is not None
+    if unit_of(found) is Unit.NONE:
+        pytest.skip("no AVX512-VNNI on this machine")
+    return found
+
+
+@pytest.fixture(params=[Unit.DOTS, Unit.TILES], ids=["dots", "tiles"])
+def products(request: pytest.FixtureRequest) -> Path:
+    """The library that sessions load, on each unit that multiplies int8."""
+    library: Path = request.getfixturevalue(request.param.name.lower())
+    return library
+
+
+@pytest.fixture(params=Unit, ids=["float32", "dots", "tiles"])
+def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    """What of a processor the kernels use."""
+    one: Unit = request.param
+    if one is Unit.NONE:
+        monkeypatch.setenv(kernels.SWITCH, "float32")
     else:
-        monkeypatch.setenv(kernels.SWITCH, "vectors")
-    return name
+        request.getfixturevalue(one.name.lower())
+    return one
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qe_edge.scoring.kernels.packing import Packed, Place, pack
+from qe_edge.scoring.kernels.packing import Packed, Place, Unit, pack
+from qe_edge.scoring.machine import CPU_FACTS
 from tests.qe_edge.scoring.kernels.conftest import Array, Run
 
 FLOOR, LEVELS, ZERO = np.array(1e-6, np.float32), np.array(127, np.float32), np.array(128, np.uint8)
@@ -108,7 +109,7 @@ def test_attention(
     heads: int,
     groups: int,
     head: int,
-    unit: str,
+    unit: Unit,
 ) -> None:
     inputs = attention_inputs(random, batch, length, past, heads, groups, head)
     found = kernel("AttendQuantize", *inputs, heads=heads, groups=groups, scale=head**-0.5)
@@ -124,7 +125,7 @@ def test_attention(
     weights = np.exp(np.where(inputs[7], logits - logits.max(-1, keepdims=True), -np.inf))
     mixed = weights / weights.sum(-1, keepdims=True) @ np.repeat(value, shared, 1)
     integers, scales = token_steps(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
-    if unit == "vectors":
+    if unit is Unit.NONE or "avx512_bf16" not in CPU_FACTS.read_text(encoding="utf-8"):
         np.testing.assert_allclose(found[1], scales, rtol=2e-5)
         assert_quantised(found[0], integers)
     else:
@@ -214,10 +215,10 @@ def weights(random: np.random.Generator, inputs: int, channels: int) -> Array:
     return random.integers(-127, 128, (inputs, channels)).astype(np.int8)
 
 
-def packed(tiles: Path, folder: Path, plain: Array) -> Packed:
+def packed(products: Path, folder: Path, plain: Array) -> Packed:
     """Weights read from a file where they lie behind other numbers."""
     (folder / "weights").write_bytes(b"other" + plain.tobytes())
-    return pack(tiles, folder, {b"w": Place("weights", 5, plain.shape)})[b"w"]
+    return pack(products, folder, {b"w": Place("weights", 5, plain.shape)})[b"w"]
 
 
 def product(tokens: Array, plain: Array, scales: Array) -> Array:
@@ -230,7 +231,7 @@ def product(tokens: Array, plain: Array, scales: Array) -> Array:
 def test_product(
     kernel: Run,
     random: np.random.Generator,
-    tiles: Path,
+    products: Path,
     tmp_path: Path,
     tokens: tuple[int, int],
     inputs: int,
@@ -238,7 +239,7 @@ def test_product(
 ) -> None:
     plain, scales = weights(random, inputs, channels), np.abs(floats(random, channels))
     given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
-    ready = packed(tiles, tmp_path, plain)
+    ready = packed(products, tmp_path, plain)
     (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.sums, scales)
     np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
 
@@ -248,7 +249,7 @@ def test_product(
 def test_gated_products(
     kernel: Run,
     random: np.random.Generator,
-    tiles: Path,
+    products: Path,
     tmp_path: Path,
     tokens: tuple[int, int],
     inputs: int,
@@ -257,7 +258,7 @@ def test_gated_products(
     given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
     gate, up = weights(random, inputs, channels), weights(random, inputs, channels)
     scales = [np.abs(floats(random, channels)) * np.float32(0.01) for _ in "gu"]
-    ready = [packed(tiles, tmp_path, plain) for plain in (gate, up)]
+    ready = [packed(products, tmp_path, plain) for plain in (gate, up)]
     operands = [x for one, scale in zip(ready, scales, strict=True) for x in (one.weights, one.sums, scale)]
     quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, FLOOR, LEVELS, ZERO)
     wide = product(given, gate, scales[0])
@@ -267,10 +268,10 @@ def test_gated_products(
 
 
 def test_gates_far_from_zero_are_open_or_shut(
-    kernel: Run, random: np.random.Generator, tiles: Path, tmp_path: Path
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path
 ) -> None:
     given = np.full((1, 1, 64), 255, np.uint8)
-    ready = packed(tiles, tmp_path, np.full((64, 64), 127, np.int8) * np.resize([1, -1], 64).astype(np.int8))
+    ready = packed(products, tmp_path, np.full((64, 64), 127, np.int8) * np.resize([1, -1], 64).astype(np.int8))
     scales = np.ones(64, np.float32)
     operands = (ready.weights, ready.sums, scales)
     quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
@@ -280,7 +281,7 @@ def test_gates_far_from_zero_are_open_or_shut(
 
 
 def test_products_of_sizes_that_do_not_belong_together_are_an_error(
-    kernel: Run, random: np.random.Generator, tiles: Path
+    kernel: Run, random: np.random.Generator, products: Path
 ) -> None:
     given, plain = np.zeros((1, 2, 64), np.uint8), weights(random, 64, 128)
     sums, scales = np.zeros(128, np.int32), np.ones(128, np.float32)
@@ -299,7 +300,7 @@ def test_products_of_sizes_that_do_not_belong_together_are_an_error(
         kernel("GatedQuantize", given, SCALE, ZERO, plain, sums, scales, *narrow, FLOOR, LEVELS, ZERO)
 
 
-def test_a_file_of_weights_that_is_too_short_is_an_error(tiles: Path, tmp_path: Path) -> None:
+def test_a_file_of_weights_that_is_too_short_is_an_error(products: Path, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="reshape"):
-        pack(tiles, tmp_path, {b"w": Place("weights", 0, (64, 64))})
+        pack(products, tmp_path, {b"w": Place("weights", 0, (64, 64))})

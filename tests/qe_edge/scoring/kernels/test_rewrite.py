@@ -17,15 +17,16 @@ from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.kernels.library import SWITCH, library
-from qe_edge.scoring.kernels.packing import has_tiles
+from qe_edge.scoring.kernels.packing import Unit
+from qe_edge.scoring.kernels.packing import unit as unit_of
 from qe_edge.scoring.kernels.rewrite import with_kernels
 from qe_edge.scoring.machine import CPU_FACTS
 
 HEAD = 64
 """size of a head of the embedded bundle's"""
 ALL = {"AddNormQuantize": 37, "AttendQuantize": 19, "SwigluQuantize": 20}
-TILES = ALL | {"SwigluQuantize": 2, "GatedQuantize": 18, "Linear": 104}
-"""on a machine with tiles for products"""
+PRODUCTS = ALL | {"SwigluQuantize": 2, "GatedQuantize": 18, "Linear": 104}
+"""on a machine that multiplies int8"""
 SHAPE = KeyValueShape(20, 3, HEAD)
 MODEL = EMBEDDED_BUNDLE / MODEL_FILE
 Change = Callable[[onnx.GraphProto], object]
@@ -79,7 +80,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
 def test_another_pattern_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, lost: str
 ) -> None:
-    monkeypatch.setenv(SWITCH, "vectors")
+    monkeypatch.setenv(SWITCH, "float32")
     model = onnx.load(MODEL, load_external_data=False)
     change(model.graph)
     (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
@@ -88,23 +89,25 @@ def test_another_pattern_stays_as_it_is(
     assert rewritten.fused == {name: count - (name == lost) for name, count in ALL.items()}
 
 
-def test_tiles_of_the_processor_are_found() -> None:
+def test_what_the_processor_has_is_found() -> None:
     found = library()
     assert found is not None
-    assert has_tiles(found) == ("amx_int8" in CPU_FACTS.read_text(encoding="utf-8"))
+    facts = CPU_FACTS.read_text(encoding="utf-8")
+    expected = Unit.TILES if "amx_int8" in facts else Unit.DOTS if "avx512_vnni" in facts else Unit.NONE
+    assert unit_of(found) is expected
 
 
-def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: str) -> None:
+def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: Unit) -> None:
     rewritten = with_kernels(MODEL, HEAD)
     assert rewritten is not None
-    tiles = unit == "tiles"
-    assert has_tiles(rewritten.library) == tiles
-    assert rewritten.fused == (TILES if tiles else ALL)
+    products = unit is not Unit.NONE
+    assert unit_of(rewritten.library) is unit
+    assert rewritten.fused == (PRODUCTS if products else ALL)
     before, after = onnx.load(MODEL, load_external_data=False), onnx.load_model_from_string(rewritten.model)
     assert len(after.graph.node) < len(before.graph.node) / 2
     constants = before.graph.initializer
     assert list(after.graph.initializer)[: len(constants)] == list(constants)
-    assert len(after.graph.initializer) == len(constants) + len(rewritten.weights) == len(constants) + 140 * tiles
+    assert len(after.graph.initializer) == len(constants) + len(rewritten.weights) == len(constants) + 140 * products
     assert [value.name for value in after.graph.input] == [value.name for value in before.graph.input] + ["extend"]
     assert after.graph.output == before.graph.output
 

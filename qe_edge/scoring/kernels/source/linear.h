@@ -1,17 +1,17 @@
-// Products of uint8 activations with int8 weights on the tile unit, 16 tokens and 64 channels at a time.
+// Products of uint8 activations with int8 weights, 16 tokens and 64 channels at a time.
 #pragma once
 #include "kernel.h"
 #include "quantise.h"
 #include "scratch.h"
-#include "tiles.h"
+#include "units.h"
 
 constexpr int64_t DEPTH = 64;         // inputs that a tile holds of a token or a channel
 constexpr int64_t TOKENS = WIDTH;     // of a tile
 constexpr int64_t BLOCK = 2 * WIDTH;  // channels whose weights lie together
 constexpr int64_t TILE = 1024;        // numbers of a tile
 
-// Weights [K, N] in the order in which tiles take them: [N / 32, K / 64, 2, 16, 16, 4], so that a tile holds 16 channels
-// and 64 inputs, those of four inputs side by side. sums [N]: of the weights of a channel.
+// Weights [K, N] in the order in which they are used: [N / 32, K / 64, 2, 16, 16, 4], so that a tile holds 16 channels and
+// 64 inputs, and its rows, each a vector, four inputs of every channel side by side. sums [N]: of the weights of a channel.
 static void pack(const int8_t* weights, int64_t depth, int64_t channels, int8_t* packed, int32_t* sums) {
     for (int64_t n = 0; n < channels; ++n) sums[n] = 0;
     for (int64_t k = 0; k < depth; ++k)
@@ -32,32 +32,72 @@ struct Meeting {
     alignas(64) int32_t sums[2][2][TOKENS][WIDTH];  // of the halves of the first block, and of the second
 };
 
-// The sums of a meeting. The tile unit works on its own meanwhile: `between(step)` is called after what each 64 inputs
-// need was handed to it.
-template <typename Between>
-TILES_INLINE void multiply(const uint8_t* tokens, int64_t depth, const int8_t* first, const int8_t* second,
-                           Meeting& to, Between between) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t k = 0; k < depth; k += DEPTH, first += 2 * TILE, second += 2 * TILE) {
-        _tile_loadd(4, tokens + k, depth);
-        _tile_loadd(5, first, DEPTH);
-        _tile_dpbusd(0, 4, 5);
-        _tile_loadd(6, first + TILE, DEPTH);
-        _tile_dpbusd(1, 4, 6);
-        _tile_loadd(7, second, DEPTH);
-        _tile_dpbusd(2, 4, 7);
-        _tile_loadd(5, second + TILE, DEPTH);
-        _tile_dpbusd(3, 4, 5);
-        between(k / DEPTH);
+struct ByteTiles {
+    using Ready = FullTiles;
+
+    // The sums of a meeting. The tile unit works on its own meanwhile: `between(step)` is called after what each 64
+    // inputs need was handed to it.
+    template <typename Between>
+    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t depth, const int8_t* first, const int8_t* second,
+                                  Meeting& to, Between between) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t k = 0; k < depth; k += DEPTH, first += 2 * TILE, second += 2 * TILE) {
+            _tile_loadd(4, tokens + k, depth);
+            _tile_loadd(5, first, DEPTH);
+            _tile_dpbusd(0, 4, 5);
+            _tile_loadd(6, first + TILE, DEPTH);
+            _tile_dpbusd(1, 4, 6);
+            _tile_loadd(7, second, DEPTH);
+            _tile_dpbusd(2, 4, 7);
+            _tile_loadd(5, second + TILE, DEPTH);
+            _tile_dpbusd(3, 4, 5);
+            between(k / DEPTH);
+        }
+        _tile_stored(0, to.sums[0][0], DEPTH);
+        _tile_stored(1, to.sums[0][1], DEPTH);
+        _tile_stored(2, to.sums[1][0], DEPTH);
+        _tile_stored(3, to.sums[1][1], DEPTH);
     }
-    _tile_stored(0, to.sums[0][0], DEPTH);
-    _tile_stored(1, to.sums[0][1], DEPTH);
-    _tile_stored(2, to.sums[1][0], DEPTH);
-    _tile_stored(3, to.sums[1][1], DEPTH);
-}
+};
+
+struct ByteDots {
+    struct Ready {};
+    static constexpr int64_t AT_ONCE = 8;  // tokens whose sums the registers hold
+
+    template <typename Between>
+    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t depth, const int8_t* first, const int8_t* second,
+                                  Meeting& to, Between between) {
+        for (int64_t token = 0; token < TOKENS; token += AT_ONCE) {
+            multiply_block(tokens + token * depth, depth, first, to.sums[0][0] + token, to.sums[0][1] + token);
+            multiply_block(tokens + token * depth, depth, second, to.sums[1][0] + token, to.sums[1][1] + token);
+        }
+        for (int64_t step = 0; step < depth / DEPTH; ++step) between(step);
+    }
+
+  private:
+    ANY_UNIT_INLINE void multiply_block(const uint8_t* tokens, int64_t depth, const int8_t* weights,
+                                        int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
+        __m512i sums[AT_ONCE][2] = {};
+        for (int64_t k = 0; k < depth; k += DEPTH, weights += 2 * TILE)
+            for (int64_t four = 0; four < DEPTH; four += 4) {
+                const __m512i of_left = _mm512_loadu_si512(weights + four * WIDTH),
+                              of_right = _mm512_loadu_si512(weights + TILE + four * WIDTH);
+#pragma GCC unroll 8
+                for (int64_t i = 0; i < AT_ONCE; ++i) {
+                    const __m512i bytes = (__m512i)all_words(tokens + i * depth + k + four);
+                    sums[i][0] = _mm512_dpbusd_epi32(sums[i][0], bytes, of_left);
+                    sums[i][1] = _mm512_dpbusd_epi32(sums[i][1], bytes, of_right);
+                }
+            }
+        for (int64_t i = 0; i < AT_ONCE; ++i) {
+            _mm512_store_si512(left[i], sums[i][0]);
+            _mm512_store_si512(right[i], sums[i][1]);
+        }
+    }
+};
 
 // Tokens of a tile at a time; those of the last tile are filled up with zeros in a copy.
 struct Blocks {
@@ -75,31 +115,56 @@ struct Blocks {
     int64_t rows(int64_t token) const { return count - token < TOKENS ? count - token : TOKENS; }
 };
 
+// Weights that are read next, fetched a few lines at a time. Those of a graph are more than caches hold.
+struct Ahead {
+    const char* weights[2];
+    int64_t bytes, at_once, done = 0;
+
+    // Two blocks of weights, within so many calls.
+    Ahead(const int8_t* first, const int8_t* second, int64_t depth, int64_t calls)
+        : weights{reinterpret_cast<const char*>(first), reinterpret_cast<const char*>(second)}, bytes(BLOCK * depth),
+          at_once((bytes / LINE + calls - 1) / calls * LINE) {}
+    inline __attribute__((always_inline)) void fetch() {
+        const int64_t end = done + at_once < bytes ? done + at_once : bytes;
+        for (; done < end; done += LINE)
+            for (const char* of : weights) _mm_prefetch(of + done, _MM_HINT_T1);
+    }
+
+  private:
+    static constexpr int64_t LINE = 64;
+};
+
 // Multiplies all tokens with blocks of weights, two at a time, from channel to channel by `width`: those that begin where
 // first(channel) and second(channel) say. finish(meeting, row) is called for every row of every meeting, while the next
 // one is being multiplied.
-template <typename First, typename Second, typename Finish>
-TILES_INLINE void multiply_all(const Blocks& blocks, int64_t channels, int64_t width, First first, Second second,
-                               Finish finish) {
-    const FullTiles full;
-    const int64_t steps = blocks.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps;
+template <typename Multiplier, typename First, typename Second, typename Finish>
+ANY_UNIT_INLINE void multiply_all(const Blocks& blocks, int64_t channels, int64_t width, First first, Second second,
+                                  Finish finish) {
+    [[maybe_unused]] const typename Multiplier::Ready ready;
+    const int64_t steps = blocks.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
+                  meetings_of_channel = (blocks.count + TOKENS - 1) / TOKENS;
     Meeting meetings[2];
     Meeting *now = meetings, *before = meetings + 1;
     int64_t rows = 0;  // of the meeting before
-    for (int64_t channel = 0; channel < channels; channel += width)
+    for (int64_t channel = 0; channel < channels; channel += width) {
+        const int64_t next = channel + width < channels ? channel + width : channel;
+        Ahead ahead(first(next), second(next), blocks.depth, meetings_of_channel * steps);
         for (int64_t token = 0; token < blocks.count; token += TOKENS) {
             now->token = token;
             now->channel = channel;
-            multiply(blocks.from(token), blocks.depth, first(channel), second(channel), *now,
-                     [&](int64_t step) __attribute__((always_inline)) {
-                         const int64_t end = (step + 1) * rows_at_once < rows ? (step + 1) * rows_at_once : rows;
-                         for (int64_t row = step * rows_at_once; row < end; ++row) finish(*before, row);
-                     });
+            Multiplier::multiply(
+                blocks.from(token), blocks.depth, first(channel), second(channel), *now,
+                [&](int64_t step) __attribute__((always_inline)) {
+                    ahead.fetch();
+                    const int64_t end = (step + 1) * rows_at_once < rows ? (step + 1) * rows_at_once : rows;
+                    for (int64_t row = step * rows_at_once; row < end; ++row) finish(*before, row);
+                });
             Meeting* const done = now;
             now = before;
             before = done;
             rows = blocks.rows(token);
         }
+    }
     for (int64_t row = 0; row < rows; ++row) finish(*before, row);
 }
 
@@ -147,7 +212,12 @@ struct Linear {
     static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8, INT8, INT32, FLOAT32};
     static constexpr ElementType OUTPUTS[] = {FLOAT32};
 
-    Status* start(const KernelInfo*) { return nullptr; }
+    bool tiles = false;
+
+    Status* start(const KernelInfo*) {
+        tiles = processor::for_bytes() == Unit::TILES;
+        return nullptr;
+    }
 
     void run(Call& call) const {
         Product product(call, 3, call.input(0), call.input(1), call.input(2));
@@ -159,12 +229,14 @@ struct Linear {
         uint8_t* last = static_cast<uint8_t*>(Scratch::take(TOKENS * product.depth + 4 * product.scratch()));
         if (last == nullptr) return call.fail("Linear: failed to allocate memory");
         product.prepare(last + TOKENS * product.depth);
-        one(product, Blocks(product.tokens.as<uint8_t>(), product.count, product.depth, last), results);
+        const Blocks blocks(product.tokens.as<uint8_t>(), product.count, product.depth, last);
+        tiles ? one<ByteTiles>(product, blocks, results) : one<ByteDots>(product, blocks, results);
     }
 
-    TILES __attribute__((noinline)) static void one(const Product& product, const Blocks& blocks, float* results) {
+    template <typename Multiplier>
+    ANY_UNIT __attribute__((noinline)) static void one(const Product& product, const Blocks& blocks, float* results) {
         const int8_t* weights = product.weights.as<int8_t>();
-        multiply_all(
+        multiply_all<Multiplier>(
             blocks, product.channels, 2 * BLOCK, [&](int64_t channel) { return weights + channel * product.depth; },
             [&](int64_t channel) { return weights + (channel + BLOCK) * product.depth; },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
@@ -183,9 +255,14 @@ struct GatedQuantize {
     static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8,   INT8,    INT32,   FLOAT32,
                                              INT8,  INT32,   FLOAT32, FLOAT32, FLOAT32, UINT8};
     static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32};
-    static constexpr int64_t AT_ONCE = 192;  // tokens whose values a core's cache holds
+    static constexpr int64_t AT_ONCE = 128;  // tokens whose values a core's cache holds
 
-    Status* start(const KernelInfo*) { return nullptr; }
+    bool tiles = false;
+
+    Status* start(const KernelInfo*) {
+        tiles = processor::for_bytes() == Unit::TILES;
+        return nullptr;
+    }
 
     void run(Call& call) const {
         const Tensor tokens = call.input(0), scale = call.input(1), zero = call.input(2);
@@ -210,10 +287,10 @@ struct GatedQuantize {
         for (int64_t first = 0; first < gate.count; first += AT_ONCE) {
             const int64_t count = gate.count - first < AT_ONCE ? gate.count - first : AT_ONCE;
             __builtin_memset(magnitudes, 0, count * WIDTH * sizeof(float));
-            multiply_both(gate, up,
-                          Blocks(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
-                                 reinterpret_cast<uint8_t*>(values + numbers)),
-                          values, magnitudes);
+            const Blocks blocks(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
+                                reinterpret_cast<uint8_t*>(values + numbers));
+            tiles ? multiply_both<ByteTiles>(gate, up, blocks, values, magnitudes)
+                  : multiply_both<ByteDots>(gate, up, blocks, values, magnitudes);
             for (int64_t token = 0; token < count; ++token)
                 scales[first + token] = quantise_token(
                     values + token * gate.channels, gate.channels, load(magnitudes + token * WIDTH), *floor.as<float>(),
@@ -221,9 +298,11 @@ struct GatedQuantize {
         }
     }
 
-    TILES __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
-                                                              const Blocks& blocks, float* values, float* magnitudes) {
-        multiply_all(
+    template <typename Multiplier>
+    ANY_UNIT __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
+                                                                 const Blocks& blocks, float* values,
+                                                                 float* magnitudes) {
+        multiply_all<Multiplier>(
             blocks, gate.channels, BLOCK, [&](int64_t channel) { return gate.weights.as<int8_t>() + channel * gate.depth; },
             [&](int64_t channel) { return up.weights.as<int8_t>() + channel * up.depth; },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {

@@ -6,7 +6,7 @@
 constexpr int64_t WIDEST_HEAD = 256;
 
 // Keys and values: those of the past, then those of the row, `stride` numbers from one value of the row to the next.
-struct VectorGroup {
+struct FloatGroup {
     const float *past_keys, *past_values, *keys, *values;
     int64_t past, stride;
 };
@@ -54,7 +54,7 @@ INLINE void mix(const float* weights, const float* values, int64_t count, int64_
 
 // mixed [16, D] = softmax(queries [16, D] times keys) times values, each query with the first keys that it sees.
 // weights: scratch [keys, 16].
-INLINE void attend_16(const float* queries, const VectorGroup& group, int64_t head, int32_t most, int32_t least,
+INLINE void attend_16(const float* queries, const FloatGroup& group, int64_t head, int32_t most, int32_t least,
                       Ints seen, float* weights, float* mixed) {
     alignas(64) float turned[WIDTH * WIDEST_HEAD];
     transposed(queries, head, turned);

@@ -13,8 +13,8 @@ LIBRARY = Path(__file__).resolve().parent / "x86-64-v4.so"
 NEEDED = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"}
 """what Linux calls the instructions of x86-64-v4 that tell it from older processors"""
 SWITCH = "QE_EDGE_KERNELS"
-"""environment variable; `off`: ONNX Runtime's operators alone; `vectors`: without AMX; `float32`: without products of int8
-and bf16"""
+"""environment variable. `off`: ONNX Runtime's operators alone; `vectors`: kernels without AMX; `float32`: kernels
+without products of int8 and bf16"""
 
 
 def library() -> Path | None:

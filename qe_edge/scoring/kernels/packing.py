@@ -31,7 +31,7 @@ class Packed:
     """What a kernel takes of a product."""
 
     weights: NDArray[np.int8]
-    """as large as before, in another order (`pack` in source/linear.h)"""
+    """as large as before, in another order (`pack` in source/products.h)"""
     sums: NDArray[np.int32]
     """of the weights of each channel"""
 

@@ -5,6 +5,7 @@
 #include "abi.h"
 #include "add_norm_quantize.h"
 #include "attend_quantize.h"
+#include "gated_quantize.h"
 #include "linear.h"
 #include "swiglu_quantize.h"
 

@@ -18,7 +18,8 @@ from qe_edge.bundle import REBUILD
 from qe_edge.errors import BundleError, DeviceError, UsageError
 from qe_edge.rows import lone_surrogate
 from qe_edge.scoring.huge_pages import MemorySince
-from qe_edge.scoring.kernels.rewrite import EXTEND, with_kernels
+from qe_edge.scoring.kernels.patterns import EXTEND
+from qe_edge.scoring.kernels.rewrite import with_kernels
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CPU_PRECISIONS = {"w8a8", "w4a8"}

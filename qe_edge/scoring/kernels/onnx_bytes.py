@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from qe_edge.scoring.kernels.packing import Place
 from qe_edge.verification.onnx_fields import (
     ATTRIBUTES,
+    DATA_LOCATION,
     DATA_TYPE,
     DIMS,
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    EXTERNAL,
+    EXTERNAL_DATA,
     GRAPH,
     INITIALIZERS,
     INPUTS,
@@ -40,7 +46,7 @@ FLOAT, INT = 1, 2
 """values of ATTRIBUTE_TYPE"""
 OPSET_VERSION = 2
 ELEMENT_TYPE, DIMENSION, DIMENSION_SIZE = 1, 1, 1
-INT32, BOOL = 6, 9
+INT8, INT32, BOOL = 3, 6, 9
 """values of ELEMENT_TYPE and DATA_TYPE"""
 
 Attribute = int | float | tuple[int, ...]
@@ -87,13 +93,18 @@ def with_nodes(
     domain: str,
     flags: Sequence[str],
     constants: Mapping[bytes, NDArray[np.int32]],
+    given: Mapping[bytes, Place],
 ) -> bytes:
     """The ModelProto with these nodes instead of its own, one more domain of operators, more inputs, bool [1], and more
-    constants."""
+    constants.
+
+    given: constants of int8 that ONNX Runtime is given in memory, and a place in a file that it looks for all the same.
+    """
     graph = Message(model, None).one_bytes(GRAPH)
     written = b"".join(_bytes(NODES, node.written or _node(node)) for node in nodes)
     written += _without(NODES, graph) + b"".join(_bytes(INPUTS, _flag(name)) for name in flags)
     written += b"".join(_bytes(INITIALIZERS, _constant(name, values)) for name, values in constants.items())
+    written += b"".join(_bytes(INITIALIZERS, _elsewhere(name, place)) for name, place in given.items())
     opset = _bytes(OPSET_DOMAIN, domain.encode()) + _number(OPSET_VERSION, 1)
     return _without(GRAPH, model) + _bytes(OPSETS, opset) + _bytes(GRAPH, written)
 
@@ -131,6 +142,15 @@ def _constant(name: bytes, values: NDArray[np.int32]) -> bytes:
     sizes = b"".join(_number(DIMS, size) for size in values.shape)
     content = values.astype("<i4").tobytes()
     return sizes + _number(DATA_TYPE, INT32) + _bytes(TENSOR_NAME, name) + _bytes(RAW_DATA, content)
+
+
+def _elsewhere(name: bytes, place: Place) -> bytes:
+    """TensorProto of int8 whose numbers are in a file."""
+    sizes = b"".join(_number(DIMS, size) for size in place.shape)
+    entries = {b"location": place.file.encode(), b"offset": b"%d" % place.offset}
+    said = (_bytes(ENTRY_KEY, key) + _bytes(ENTRY_VALUE, value) for key, value in entries.items())
+    content = sizes + _number(DATA_TYPE, INT8) + _bytes(TENSOR_NAME, name) + _number(DATA_LOCATION, EXTERNAL)
+    return content + b"".join(_bytes(EXTERNAL_DATA, entry) for entry in said)
 
 
 def _bytes(number: int, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,43 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where the int8 weights [inputs, channels] of a product lie: in a file beside the graph, from an offset on."""
+    """Where numbers lie: in a file beside the graph, from an offset on."""
 
     file: str
     offset: int
     shape: tuple[int, int]
+
+    def read(self, folder: Path, kind: type[np.generic], held_in_one: int = 1) -> NDArray[Any]:
+        """The numbers, or the bytes that hold several of them.
+
+        Raises OSError for a file that cannot be read, ValueError for one that is too short.
+        """
+        rows, columns = self.shape[0], self.shape[1] // held_in_one
+        return np.fromfile(folder / self.file, kind, rows * columns, offset=self.offset).reshape(rows, columns)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the int8 weights [K, N] of a product lie, K inputs and N channels."""
+
+    integers: Place
+    expanded: tuple[Place, Place] | None = None
+    """of weights in 4 bits: divisors in float16 and zero points in int8 of each 32 inputs, [K / 32, N]"""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.integers.shape
+
+    def read(self, library: Path, folder: Path) -> NDArray[np.int8]:
+        """The weights. Raises as `Place.read`."""
+        if self.expanded is None:
+            return self.integers.read(folder, np.int8)
+        divisors, zeros = self.expanded
+        fours = self.integers.read(folder, np.uint8, held_in_one=2)
+        steps, moved = divisors.read(folder, np.float16).astype(np.float32), zeros.read(folder, np.int8)
+        found = np.empty(self.shape, np.int8)
+        _loaded(library).qe_edge_expand(*map(_pointer, (fours, steps, moved)), *self.shape, _pointer(found))
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,26 +85,22 @@ def unit(library: Path) -> Unit:
     return Unit(_loaded(library).qe_edge_unit())
 
 
-def pack(library: Path, folder: Path, places: Mapping[bytes, Place]) -> dict[bytes, Packed]:
-    """The packed weights of products by their names, all in one piece of memory.
-
-    Raises OSError for a file that cannot be read, ValueError for one that is shorter than a place says.
-    """
-    room = np.empty(sum(math.prod(place.shape) for place in places.values()) + ALIGNMENT, np.int8)
+def pack(library: Path, folder: Path, weights: Mapping[bytes, Weights]) -> dict[bytes, Packed]:
+    """The packed weights of products by their names, all in one piece of memory. Raises as `Place.read`."""
+    room = np.empty(sum(math.prod(one.shape) for one in weights.values()) + ALIGNMENT, np.int8)
     start = -room.ctypes.data % ALIGNMENT
     packed = {}
-    for name, place in places.items():
-        weights = np.fromfile(folder / place.file, np.int8, math.prod(place.shape), offset=place.offset)
-        there = room[start : start + math.prod(place.shape)].reshape(place.shape)
-        sums = np.empty(place.shape[1], np.int32)
-        weights = weights.reshape(place.shape)  # fails for too few of them
-        _loaded(library).qe_edge_pack(_pointer(weights), *place.shape, _pointer(there), _pointer(sums))
+    for name, one in weights.items():
+        plain = one.read(library, folder)
+        there = room[start : start + plain.size].reshape(one.shape)
+        sums = np.empty(one.shape[1], np.int32)
+        _loaded(library).qe_edge_pack(_pointer(plain), *one.shape, _pointer(there), _pointer(sums))
         packed[name] = Packed(there, sums)
         start += there.size
     return packed
 
 
-def _pointer(array: NDArray[np.int8] | NDArray[np.int32]) -> ctypes.c_void_p:
+def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
@@ -80,5 +109,6 @@ def _loaded(library: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(library))
     size, array = ctypes.c_int64, ctypes.c_void_p
     found.qe_edge_pack.argtypes = [array, size, size, array, array]
-    found.qe_edge_pack.restype = None
+    found.qe_edge_expand.argtypes = [array, array, array, size, size, array]
+    found.qe_edge_pack.restype = found.qe_edge_expand.restype = None
     return found

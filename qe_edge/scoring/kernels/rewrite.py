@@ -1,7 +1,7 @@
 """A graph made to use the kernels: patterns that an export writes become one node each.
 
 What does not match stays as it is, so every graph runs; `w8a8` and `w4a8` with attention and SiLU as in Llama gain.
-The file of the bundle is not changed. Everything that a pattern leaves open, the kernels check for every batch.
+The file of the bundle is not changed.
 """
 
 from __future__ import annotations
@@ -15,36 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qe_edge.scoring.kernels.library import library
-from qe_edge.scoring.kernels.onnx_bytes import Attribute, Node, read_node, with_nodes
-from qe_edge.scoring.kernels.packing import Place, Unit, pack, unit
-from qe_edge.verification.onnx_fields import (
-    DATA_TYPE,
-    DIMS,
-    ENTRY_KEY,
-    ENTRY_VALUE,
-    EXTERNAL_DATA,
-    GRAPH,
-    INITIALIZERS,
-    NODES,
-    OUTPUTS,
-    TENSOR_NAME,
-    VALUE_NAME,
-)
+from qe_edge.scoring.kernels.onnx_bytes import Node, with_nodes
+from qe_edge.scoring.kernels.packing import Unit, pack, unit
+from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, SUMS, Patterns
+from qe_edge.verification.onnx_fields import GRAPH
 from qe_edge.verification.wire import Message, WireError
-
-DOMAIN = "qe_edge"
-EXTEND = "extend"
-"""input that a rewritten graph has besides: whether keys and values are asked for"""
-CHANNELS = 16
-"""the kernels take numbers of channels that this divides"""
-UINT8, INT8 = 2, 3
-"""values of DATA_TYPE"""
-DEPTH, BLOCK = 64, 64
-"""products take numbers of inputs and of channels that these divide"""
-SUMS = b".sums"
-"""ends the name of what a product needs of its weights besides"""
-HEADS_FIRST = (0, 2, 1, 3)
-"""Transpose [B, S, heads, D] to [B, heads, S, D], and back"""
 
 
 @dataclass(frozen=True)
@@ -71,23 +46,25 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
         return None
     model = path.read_bytes()
     try:
-        graph = _Graph(Message(Message(model, None).one_bytes(GRAPH), None))
+        graph = Patterns(Message(Message(model, None).one_bytes(GRAPH), None))
     except WireError:
         return None  # no graph; ONNX Runtime says so
     products = graph.products() if unit(kernels) is not Unit.NONE else {}
     made = {node.outputs: node for node in graph.fused(head_dim, products)}
     if not made:
         return None
-    replaced = {name for outputs in made for name in outputs}
+    weights = {name: graph.weights[name] for name in products.values()}
+    replaced = {name for outputs in made for name in outputs} | weights.keys()
     kept = [node for node in graph.nodes if not replaced.intersection(node.outputs)]
     nodes = list(_needed([*made.values(), *kept], graph.outputs))
-    packed = pack(kernels, path.parent, {name: graph.places[name] for name in products.values()})
+    packed = pack(kernels, path.parent, weights)
     fused = Counter(node.operator for node in nodes if node.domain == DOMAIN)
     extends = "AttendQuantize" in fused
     sums = {name + SUMS: tensor.sums for name, tensor in packed.items()}
-    written = with_nodes(model, nodes, DOMAIN, [EXTEND] if extends else [], sums)
-    weights = {name.decode(): tensor.weights for name, tensor in packed.items()}
-    return Rewritten(kernels, written, weights, extends, fused)
+    expanded = {name: one.integers for name, one in weights.items() if one.expanded}
+    written = with_nodes(model, nodes, DOMAIN, [EXTEND] if extends else [], sums, expanded)
+    given = {name.decode(): tensor.weights for name, tensor in packed.items()}
+    return Rewritten(kernels, written, given, extends, fused)
 
 
 def _needed(nodes: Iterable[Node], outputs: Iterable[bytes]) -> Iterator[Node]:
@@ -100,253 +77,3 @@ def _needed(nodes: Iterable[Node], outputs: Iterable[bytes]) -> Iterator[Node]:
             seen.add(node.outputs)
             todo.extend(node.inputs)
             yield node
-
-
-@dataclass(frozen=True)
-class _TokenSteps:
-    """A QuantizeLinear that takes a step for each token from the token's largest magnitude."""
-
-    activation: bytes
-    constants: tuple[bytes, bytes, bytes]
-    """smallest magnitude, steps that the largest one gets, zero point"""
-    outputs: tuple[bytes, bytes]
-    """the integers, and the step of each token"""
-
-
-class _Graph:
-    """A graph by its values."""
-
-    def __init__(self, graph: Message) -> None:
-        self.nodes = [read_node(data) for data in graph.all_bytes(NODES)]
-        self.outputs = [Message(value, None).one_bytes(VALUE_NAME) for value in graph.all_bytes(OUTPUTS)]
-        tensors = [Message(tensor, None) for tensor in graph.all_bytes(INITIALIZERS)]
-        self._shapes = {tensor.one_bytes(TENSOR_NAME): tuple(tensor.all_numbers(DIMS)) for tensor in tensors}
-        self._types = {tensor.one_bytes(TENSOR_NAME): tensor.one_number(DATA_TYPE) for tensor in tensors}
-        self.places = {tensor.one_bytes(TENSOR_NAME): place for tensor in tensors if (place := _place(tensor))}
-        """of weights for products"""
-        self._makers = {name: node for node in self.nodes for name in node.outputs}
-        self._readers = Counter(name for node in self.nodes for name in node.inputs)
-
-    def products(self) -> dict[bytes, bytes]:
-        """Products that kernels take, by the names of their results: their weights."""
-        return {node.outputs[0]: node.inputs[1] for node in self.nodes if self._is_product(node)}
-
-    def fused(self, head_dim: int, products: Mapping[bytes, bytes]) -> Iterator[Node]:
-        """The nodes that stand for patterns; products: those that become a node."""
-        steps = [found for node in self.nodes if (found := self._token_steps(node))]
-        for one in steps:
-            kernel = self._swiglu(one, products)
-            if kernel is None and head_dim % (2 * CHANNELS) == 0:
-                kernel = self._attention(one)
-            if kernel:
-                yield kernel
-        token_scales = {one.outputs[1] for one in steps}
-        for node in self.nodes:
-            if node.outputs[:1] and node.outputs[0] in products:
-                yield _kernel("Linear", self._operands(node), node.outputs)
-            kernel = self._add_norm(node, token_scales)
-            if kernel:
-                yield kernel
-
-    def _is_product(self, node: Node) -> bool:
-        match node:
-            case Node(operator="MatMulIntegerToFloat", inputs=(_, weights, scale, scales, zero)):
-                return (
-                    weights in self.places
-                    and self._readers[weights] == 1
-                    and self._scalars(scale, zero)
-                    and self._types[zero] == UINT8
-                    and self._shapes.get(scales) == self._shapes[weights][1:]
-                )
-        return False
-
-    def _operands(self, product: Node) -> tuple[bytes, ...]:
-        """The inputs of a product, as a kernel takes them."""
-        tokens, weights, scale, scales, zero = product.inputs
-        return tokens, scale, zero, weights, weights + SUMS, scales
-
-    def _token_steps(self, node: Node) -> _TokenSteps | None:
-        if node.operator != "QuantizeLinear" or len(node.inputs) != 3:
-            return None
-        activation, scale, zeros = node.inputs
-        match self._maker(scale, "Div"), self._maker(zeros, "Expand"):
-            case Node(inputs=(magnitude, levels)), Node(inputs=(zero, _)):
-                pass
-            case _:
-                return None
-        match self._maker(magnitude, "Max"):
-            case Node(inputs=(top, negative, floor)):
-                bottom = self._only_input(negative, "Neg")
-            case _:
-                return None
-        reduced = [self._only_input(top, "ReduceMax"), self._only_input(bottom, "ReduceMin")]
-        if reduced != [activation, activation] or not self._scalars(floor, levels, zero) or self._types[zero] != UINT8:
-            return None
-        return _TokenSteps(activation, (floor, levels, zero), (node.outputs[0], scale))
-
-    def _swiglu(self, steps: _TokenSteps, products: Mapping[bytes, bytes]) -> Node | None:
-        """gate * sigmoid(gate) * up, then a step for each token."""
-        match self._maker(steps.activation, "Mul"):
-            case Node(inputs=(activated, up)):
-                pass
-            case _:
-                return None
-        match self._maker(activated, "Mul"):
-            case Node(inputs=(gate, sigmoid)) if self._only_input(sigmoid, "Sigmoid") == gate:
-                pass
-            case _:
-                return None
-        if self._readers[steps.activation] != 3 or self._channels(gate) != self._channels(up) or not self._channels(up):
-            return None
-        if gate in products and up in products and (self._readers[gate], self._readers[up]) == (2, 1):
-            of_gate, of_up = self._operands(self._makers[gate]), self._operands(self._makers[up])
-            if of_gate[:3] == of_up[:3]:
-                return _kernel("GatedQuantize", (*of_gate, *of_up[3:], *steps.constants), steps.outputs)
-        return _kernel("SwigluQuantize", (gate, up, *steps.constants), steps.outputs)
-
-    def _attention(self, steps: _TokenSteps) -> Node | None:
-        """Attention after a past, from the projections of queries, keys and values, then a step for each token."""
-        attention = self._maker(self._turned(self._only_input(steps.activation, "Reshape", of=2)), "Attention")
-        if attention is None or len(attention.inputs) != 4 or attention.outputs[1:]:
-            return None
-        attributes = dict(attention.attributes)
-        heads, groups, scale = (attributes.pop(name, None) for name in ("q_num_heads", "kv_num_heads", "scale"))
-        if heads is None or groups is None or scale is None or any(attributes.values()):
-            return None
-        mask = attention.inputs[3]
-        query, cosine, sine = self._rotated(attention.inputs[0])
-        past_key, turned_key = self._after_past(attention.inputs[1])
-        past_value, turned_value = self._after_past(attention.inputs[2])
-        key, *same = self._rotated(turned_key)
-        value = self._projected(turned_value)
-        inputs = (query, key, value, cosine, sine, past_key, past_value, mask)
-        if same != [cosine, sine] or not all(inputs) or self._readers[steps.activation] != 3:
-            return None
-        return _kernel(
-            "AttendQuantize",
-            (*inputs, *steps.constants, EXTEND.encode()),
-            (*steps.outputs, *attention.inputs[1:3]),
-            {"heads": heads, "groups": groups, "scale": scale},
-        )
-
-    def _add_norm(self, node: Node, token_scales: set[bytes]) -> Node | None:
-        """residual + product * its tokens' steps, then a norm, then one step for all tokens."""
-        match node:
-            case Node(operator="QuantizeLinear", inputs=(normed, scale, zero)) if self._readers[normed] == 1:
-                pass
-            case _:
-                return None
-        match self._maker(normed, "RMSNormalization"):
-            case Node(inputs=(added, gain), attributes=attributes):
-                pass
-            case _:
-                return None
-        if attributes.get("axis", -1) != -1 or attributes.get("stash_type", 1) != 1:
-            return None
-        match self._maker(added, "Add"):
-            case Node(inputs=(residual, scaled)):
-                pass
-            case _:
-                return None
-        match self._maker(scaled, "Mul"):
-            case Node(inputs=(product, token_scale)) if token_scale in token_scales and self._readers[scaled] == 1:
-                pass
-            case _:
-                return None
-        _, scale, zero = node.inputs
-        if (
-            not self._scalars(scale, zero)
-            or self._types[zero] != UINT8
-            or not self._multiple(self._shapes.get(gain, ()))
-        ):
-            return None
-        return _kernel(
-            "AddNormQuantize",
-            (residual, product, token_scale, gain, scale, zero),
-            (added, node.outputs[0]),
-            {"epsilon": attributes.get("epsilon", 1e-5)},
-        )
-
-    def _rotated(self, value: bytes) -> tuple[bytes, bytes, bytes]:
-        """The projection that was turned by its positions, cosine and sine; nothing where that is not what it was."""
-        match self._maker(value, "RotaryEmbedding"):
-            case Node(inputs=(turned, cosine, sine), attributes=attributes):
-                if not attributes.get("interleaved", 0) and not attributes.get("rotary_embedding_dim", 0):
-                    return self._projected(turned), cosine, sine
-        return b"", b"", b""
-
-    def _projected(self, value: bytes) -> bytes:
-        """The projection [B, S, heads * D] that became [B, heads, S, D]."""
-        return self._only_input(self._turned(value), "Reshape", of=2)
-
-    def _turned(self, value: bytes) -> bytes:
-        match self._maker(value, "Transpose"):
-            case Node(inputs=(before,), attributes={"perm": perm}) if perm == HEADS_FIRST:
-                return before
-        return b""
-
-    def _after_past(self, value: bytes) -> tuple[bytes, bytes]:
-        """The input of the past, and what comes after it, of an output that joins them for every row."""
-        match self._maker(value, "Concat") if value in self.outputs else None:
-            case Node(inputs=(repeated, now), attributes={"axis": -2 | 2}):
-                pass
-            case _:
-                return b"", b""
-        match self._maker(repeated, "Add"):
-            case Node(inputs=(past, nothing)) if past not in self._makers and self._is_zero(nothing):
-                return past, now
-        return b"", b""
-
-    def _is_zero(self, value: bytes) -> bool:
-        """Whether a value is a difference of something from itself, of another type or shape perhaps."""
-        match self._makers.get(value):
-            case Node(operator="Cast" | "Unsqueeze", inputs=(before, *_)):
-                return self._is_zero(before)
-            case Node(operator="Sub", inputs=(one, other)):
-                return one == other
-        return False
-
-    def _maker(self, value: bytes, operator: str) -> Node | None:
-        node = self._makers.get(value)
-        return node if node is not None and node.operator == operator else None
-
-    def _only_input(self, value: bytes, operator: str, of: int | None = None) -> bytes:
-        """The first input of the operator that made a value, if it has one or two (`of`); else nothing."""
-        node = self._maker(value, operator)
-        if node is None or not node.inputs or (of is not None and len(node.inputs) != of):
-            return b""
-        return node.inputs[0]
-
-    def _channels(self, value: bytes) -> int:
-        """Channels of a product, its tokens' steps applied or not, if the kernels take so many; else 0."""
-        scaled = self._only_input(value, "Mul", of=2)
-        match self._maker(scaled or value, "MatMulIntegerToFloat"):
-            case Node(inputs=(_, weights, *_)) if self._multiple(self._shapes.get(weights, ())):
-                return self._shapes[weights][-1]
-        return 0
-
-    def _scalars(self, *names: bytes) -> bool:
-        return all(self._shapes.get(name) == () for name in names)
-
-    @staticmethod
-    def _multiple(shape: tuple[int, ...]) -> bool:
-        return bool(shape) and shape[-1] % CHANNELS == 0
-
-
-def _place(tensor: Message) -> Place | None:
-    """Where a constant lies whose weights a kernel can take."""
-    shape = tuple(tensor.all_numbers(DIMS))
-    if tensor.one_number(DATA_TYPE) != INT8 or len(shape) != 2 or shape[0] % DEPTH or shape[1] % BLOCK:
-        return None
-    entries = [Message(entry, None) for entry in tensor.all_bytes(EXTERNAL_DATA)]
-    said = {entry.one_bytes(ENTRY_KEY): entry.one_bytes(ENTRY_VALUE) for entry in entries}
-    file, offset = said.get(b"location", b"").decode("utf-8", "replace"), said.get(b"offset", b"0")
-    if not file or Path(file).name != file or not offset.isdigit():
-        return None
-    return Place(file, int(offset), (shape[0], shape[1]))
-
-
-def _kernel(
-    operator: str, inputs: tuple[bytes, ...], outputs: tuple[bytes, ...], attributes: dict[str, Attribute] | None = None
-) -> Node:
-    return Node(operator, inputs, outputs, attributes or {}, DOMAIN)

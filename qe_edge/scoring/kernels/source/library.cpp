@@ -25,6 +25,14 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
 // What products of int8 run on: 0 for nothing that this library has, 1 for vectors, 2 for tiles.
 extern "C" __attribute__((visibility("default"))) int qe_edge_unit() { return static_cast<int>(processor::for_bytes()); }
 
+// Weights [K, N] from 4 bits, two a byte, the lower ones first: as ONNX's QuantizeLinear of them, with divisors and zeros
+// [K / 32, N]. channels is even.
+extern "C" __attribute__((visibility("default"))) void qe_edge_expand(const uint8_t* fours, const float* divisors,
+                                                                      const int8_t* zeros, int64_t depth,
+                                                                      int64_t channels, int8_t* weights) {
+    expand(fours, divisors, zeros, depth, channels, weights);
+}
+
 // See `pack`. depth is a multiple of 64, channels one of 32.
 extern "C" __attribute__((visibility("default"))) void qe_edge_pack(const int8_t* weights, int64_t depth,
                                                                     int64_t channels, int8_t* packed, int32_t* sums) {

@@ -24,6 +24,19 @@ static void pack(const int8_t* weights, int64_t depth, int64_t channels, int8_t*
         }
 }
 
+// See `qe_edge_expand`.
+static void expand(const uint8_t* fours, const float* divisors, const int8_t* zeros, int64_t depth, int64_t channels,
+                   int8_t* weights) {
+    constexpr int64_t TOGETHER = 32;  // inputs with the same divisors
+    for (int64_t k = 0; k < depth; ++k)
+        for (int64_t n = 0; n < channels; ++n) {
+            const int64_t of_block = k / TOGETHER * channels + n, place = k * channels + n;
+            const float four = static_cast<float>(fours[place / 2] >> place % 2 * 4 & 15);
+            const float value = __builtin_rintf(four / divisors[of_block]) + static_cast<float>(zeros[of_block]);
+            weights[place] = static_cast<int8_t>(value < -128.f ? -128.f : value > 127.f ? 127.f : value);
+        }
+}
+
 // Where 16 tokens meet 64 channels, in two blocks of weights: what was multiplied there.
 struct Meeting {
     int64_t token, channel;

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from qe_edge.scoring.kernels import library as kernels
 from qe_edge.scoring.kernels.packing import Unit
 from qe_edge.scoring.kernels.packing import unit as unit_of
-from qe_edge.scoring.kernels.rewrite import DOMAIN
+from qe_edge.scoring.kernels.patterns import DOMAIN
 from qe_edge.scoring.kernels.source.hatch_build import FLAGS, SOURCE
 from qe_edge.scoring.machine import CPU_FACTS
 

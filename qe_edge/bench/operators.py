@@ -81,7 +81,7 @@ def profile(bundle: Bundle, jobs: Sequence[Job]) -> Profile:
 
 
 def _operations(arguments: dict[str, Any]) -> int:
-    """Multiplications and additions of a product [.., n] by [n, m], or of attention's two products.
+    """Multiplications and additions of a product [.., n] by [n, m], of two for a gate, or of attention's two products.
 
     Attention reads queries [B, N, S, D] and keys [B, G, T, D], and each query meets all T keys; the kernel of attention
     reads queries [B, S, N * D] and, as its eighth input, a mask [1, 1, S, T].

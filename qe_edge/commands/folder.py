@@ -66,8 +66,7 @@ class FolderRun:
         loading: auto is cpu, and one thread for each worker if not given; the rest as `qe_edge.shards.actors`.
         """
         require("cpu", "onnxruntime")
-        from qe_edge.scoring.graph import WITH_KERNELS
-        from qe_edge.scoring.kernels.rewrite import with_kernels
+        from qe_edge.scoring.kernels.rewrite import runs_on
         from qe_edge.scoring.scorer import signature
         from qe_edge.shards.actors import Work, score_on_ray
 
@@ -79,8 +78,7 @@ class FolderRun:
             threads=loading.threads or 1,
             cache=None if loading.cache is None else loading.cache.resolve(),
         )
-        kernels = here.device == "cpu" and with_kernels(bundle.model, bundle.spec.head_dim) is not None
-        signed = signature(bundle, WITH_KERNELS if kernels else here.device)
+        signed = signature(bundle, here.device if here.device != "cpu" else runs_on(bundle.model, bundle.spec.head_dim))
         self._prepare(shards, signed)
         work = Work(self.model.resolve(), signed, self.options, here)
         self._finish(shards, score_on_ray(shards, work, workers, address))

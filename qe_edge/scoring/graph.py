@@ -61,7 +61,6 @@ OUT_OF_MEMORY = (
 SAYS_NOTHING = 4
 """ONNX Runtime's severity above that of errors: each of them is raised as well, and would be told twice."""
 
-WITH_KERNELS = "cpu with kernels"
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's name for where the weights of a graph lie that it is given without a path"""
 
@@ -147,8 +146,8 @@ class Graph:
             raise _not_initialised(device, "no usable GPU, or CUDA and cuDNN are not installed")
         self.shape = shape
         self.device = device
-        self.runs_on = device if rewritten is None else WITH_KERNELS
-        """the device, and whether with kernels: scores differ in their last digits"""
+        self.runs_on = device if rewritten is None else rewritten.runs_on
+        """the device, and whether with kernels: scores differ"""
         self._extends = rewritten is not None and rewritten.extends
         self._model = model
         self._check_inputs(model)
@@ -159,7 +158,10 @@ class Graph:
         # The first dimension is 1 and the third, P, is free.
         sizes = [found[name][1::2] for name in shape.inputs if name in found]
         expected = [[shape.kv_heads, shape.head_dim]] * (2 * shape.blocks)
-        if found.keys() - {EXTEND} != {"tokens", "last", *shape.inputs} or sizes != expected:
+        if (
+            found.keys() - ({EXTEND} if self._extends else set()) != {"tokens", "last", *shape.inputs}
+            or sizes != expected
+        ):
             raise BundleError(
                 f"{model}: the inputs are not those of {shape.blocks} blocks with {shape.kv_heads} key/value heads "
                 f"of size {shape.head_dim}, which the bundle records; {REBUILD}"

@@ -70,19 +70,24 @@ class Packed:
 
 
 class Unit(IntEnum):
-    """What of a processor products of int8 run on."""
+    """What of a processor products run on."""
 
     NONE = 0
-    """nothing that the kernels have"""
+    """nothing that the kernels have: int8 is left to ONNX Runtime, attention is in float32"""
     DOTS = 1
-    """AVX512-VNNI"""
+    """AVX512-VNNI for int8, AVX512-BF16 for bf16"""
     TILES = 2
     """AMX"""
 
 
-def unit(library: Path) -> Unit:
-    """The best that this machine has, lets this process use, and the user did not switch off."""
-    return Unit(_loaded(library).qe_edge_unit())
+def unit_of_int8(library: Path) -> Unit:
+    """The best for products of int8 that this machine has, lets this process use, and the user did not switch off."""
+    return Unit(_loaded(library).qe_edge_unit_of_bytes())
+
+
+def unit_of_bf16(library: Path) -> Unit:
+    """The same for attention's products."""
+    return Unit(_loaded(library).qe_edge_unit_of_halves())
 
 
 def pack(library: Path, folder: Path, weights: Mapping[bytes, Weights]) -> dict[bytes, Packed]:

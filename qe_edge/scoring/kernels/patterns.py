@@ -1,10 +1,11 @@
 """Patterns of nodes that an export writes, and the kernels that stand for them.
 
-What does not match stays as it is. Everything that a pattern leaves open, the kernels check for every batch.
+What does not match stays as it is. That sizes of values belong together, the kernels check for every batch.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from qe_edge.verification.onnx_fields import (
     INITIALIZERS,
     NODES,
     OUTPUTS,
+    RAW_DATA,
     TENSOR_NAME,
     VALUE_NAME,
 )
@@ -31,15 +33,20 @@ DOMAIN = "qe_edge"
 EXTEND = "extend"
 """input that a rewritten graph has besides: whether keys and values are asked for"""
 CHANNELS = 16
-"""the kernels take numbers of channels that this divides"""
+"""kernels take numbers of channels that this divides"""
 UINT8, INT8, FLOAT16, UINT4 = 2, 3, 10, 21
 """values of DATA_TYPE"""
-DEPTH, BLOCK = 64, 64
+PRODUCT_INPUTS, PRODUCT_CHANNELS = 64, 64
 """products take numbers of inputs and of channels that these divide"""
+DEEPEST = 1 << 16
+"""most inputs of a product: its sums stay within 32 bits"""
+WIDEST_HEAD = 256
 TOGETHER = 32
 """inputs whose weights in 4 bits have a divisor of their own for each channel"""
 SUMS = b".sums"
 """ends the name of what a product needs of its weights besides"""
+LAST_AXIS = struct.pack("<q", -1)
+"""the axes of a reduction, as they stand in the file"""
 HEADS_FIRST = (0, 2, 1, 3)
 """Transpose [B, S, heads, D] to [B, heads, S, D], and back"""
 
@@ -60,29 +67,35 @@ class Patterns:
 
     def __init__(self, graph: Message) -> None:
         self.nodes = [read_node(data) for data in graph.all_bytes(NODES)]
-        self.outputs = [Message(value, None).one_bytes(VALUE_NAME) for value in graph.all_bytes(OUTPUTS)]
+        self.outputs = {Message(value, None).one_bytes(VALUE_NAME) for value in graph.all_bytes(OUTPUTS)}
         tensors = [Message(tensor, None) for tensor in graph.all_bytes(INITIALIZERS)]
         self._shapes = {tensor.one_bytes(TENSOR_NAME): tuple(tensor.all_numbers(DIMS)) for tensor in tensors}
         self._types = {tensor.one_bytes(TENSOR_NAME): tensor.one_number(DATA_TYPE) for tensor in tensors}
+        self._written = {tensor.one_bytes(TENSOR_NAME): tensor.one_bytes(RAW_DATA) for tensor in tensors}
         self._places = {tensor.one_bytes(TENSOR_NAME): place for tensor in tensors if (place := _place(tensor))}
-        self._makers = {name: node for node in self.nodes for name in node.outputs}
+        self._makers = {name: node for node in self.nodes for name in node.outputs if name}
         self._readers = Counter(name for node in self.nodes for name in node.inputs)
-        expanded = {node.outputs[0]: found for node in self.nodes if (found := self._expanded(node))}
+        expanded = {name: found for name, node in self._makers.items() if (found := self._expanded(node))}
         self._shapes |= {name: one.shape for name, one in expanded.items()}
         plain = {name: Weights(place) for name, place in self._places.items() if self._types[name] == INT8}
         self.weights = {name: one for name, one in (plain | expanded).items() if _fits(one.shape)}
         """that products can take"""
 
+    @property
+    def names(self) -> set[bytes]:
+        """Of all values but inputs that nothing reads."""
+        return self._makers.keys() | self._readers.keys() | self._shapes.keys()
+
     def products(self) -> dict[bytes, bytes]:
         """Products that kernels take, by the names of their results: their weights."""
-        return {node.outputs[0]: node.inputs[1] for node in self.nodes if self._is_product(node)}
+        return {node.outputs[0]: node.inputs[1] for node in self.nodes if node.outputs and self._is_product(node)}
 
     def fused(self, head_dim: int, products: Mapping[bytes, bytes]) -> Iterator[Node]:
         """The nodes that stand for patterns; products: those that become a node."""
         steps = [found for node in self.nodes if (found := self._token_steps(node))]
         for one in steps:
             kernel = self._swiglu(one, products)
-            if kernel is None and head_dim % (2 * CHANNELS) == 0:
+            if kernel is None and head_dim % (2 * CHANNELS) == 0 and head_dim <= WIDEST_HEAD:
                 kernel = self._attention(one)
             if kernel:
                 yield kernel
@@ -146,10 +159,17 @@ class Patterns:
                 bottom = self._only_input(negative, "Neg")
             case _:
                 return None
-        reduced = [self._only_input(top, "ReduceMax"), self._only_input(bottom, "ReduceMin")]
+        reduced = [self._over_channels(top, "ReduceMax"), self._over_channels(bottom, "ReduceMin")]
         if reduced != [activation, activation] or not self._scalars(floor, levels, zero) or self._types[zero] != UINT8:
             return None
         return _TokenSteps(activation, (floor, levels, zero), (node.outputs[0], scale))
+
+    def _over_channels(self, value: bytes, operator: str) -> bytes:
+        """What was reduced over its last axis, which stays as one number."""
+        match self._maker(value, operator):
+            case Node(inputs=(before, axes), attributes=attributes) if self._written.get(axes) == LAST_AXIS:
+                return before if attributes.get("keepdims", 1) else b""
+        return b""
 
     def _swiglu(self, steps: _TokenSteps, products: Mapping[bytes, bytes]) -> Node | None:
         """gate * sigmoid(gate) * up, then a step for each token."""
@@ -173,7 +193,8 @@ class Patterns:
 
     def _attention(self, steps: _TokenSteps) -> Node | None:
         """Attention after a past, from the projections of queries, keys and values, then a step for each token."""
-        attention = self._maker(self._turned(self._only_input(steps.activation, "Reshape", of=2)), "Attention")
+        by_head = self._only_input(steps.activation, "Reshape", of=2)
+        attention = self._maker(self._turned(by_head), "Attention")
         if attention is None or len(attention.inputs) != 4 or attention.outputs[1:]:
             return None
         attributes = dict(attention.attributes)
@@ -187,7 +208,13 @@ class Patterns:
         key, *same = self._rotated(turned_key)
         value = self._projected(turned_value)
         inputs = (query, key, value, cosine, sine, past_key, past_value, mask)
-        if same != [cosine, sine] or not all(inputs) or self._readers[steps.activation] != 3:
+        if same != [cosine, sine] or not all(inputs):
+            return None
+        # what is replaced, for keys and values that are not asked for are left out
+        once = [by_head, *attention.outputs, *attention.inputs[1:3]]
+        if [self._readers[name] for name in once] != [1] * len(once) or self._readers[steps.activation] != 3:
+            return None
+        if not self.outputs.isdisjoint([by_head, *attention.outputs, steps.activation]):
             return None
         return _kernel(
             "AttendQuantize",
@@ -315,7 +342,7 @@ def _place(tensor: Message) -> Place | None:
 
 def _fits(shape: tuple[int, int]) -> bool:
     """Whether kernels take products of this size."""
-    return shape[0] % DEPTH == 0 and shape[1] % BLOCK == 0
+    return shape[0] <= DEEPEST and shape[0] % PRODUCT_INPUTS == 0 and shape[1] % PRODUCT_CHANNELS == 0
 
 
 def _kernel(

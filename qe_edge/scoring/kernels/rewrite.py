@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from qe_edge.scoring.kernels.library import library
 from qe_edge.scoring.kernels.onnx_bytes import Node, with_nodes
-from qe_edge.scoring.kernels.packing import Unit, pack, unit
+from qe_edge.scoring.kernels.packing import Unit, Weights, pack, unit_of_bf16, unit_of_int8
 from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, SUMS, Patterns
 from qe_edge.verification.onnx_fields import GRAPH
 from qe_edge.verification.wire import Message, WireError
+
+WITH_KERNELS = "cpu with kernels"
+IN_FLOAT32 = "cpu with kernels in float32"
+"""on a processor without products of bf16 for attention"""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,53 @@ class Rewritten:
     """whether it has the input EXTEND"""
     fused: Counter[str]
     """nodes of each kernel"""
+    runs_on: str
 
 
 def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
     """A graph with nodes of the kernels, or None: none matches, or this machine has no kernels.
 
-    head_dim: size of an attention head, as the bundle records it.
+    head_dim: size of an attention head, as the bundle records it. Raises OSError and ValueError for weights that cannot
+    be read.
     """
+    plan = _plan(path, head_dim)
+    if plan is None:
+        return None
+    packed = pack(plan.library, path.parent, plan.weights)
+    sums = {name + SUMS: tensor.sums for name, tensor in packed.items()}
+    expanded = {name: one.integers for name, one in plan.weights.items() if one.expanded}
+    inputs = [EXTEND] if plan.fused["AttendQuantize"] else []
+    written = with_nodes(plan.model, plan.nodes, DOMAIN, inputs, sums, expanded)
+    given = {name.decode(): tensor.weights for name, tensor in packed.items()}
+    return Rewritten(plan.library, written, given, bool(inputs), plan.fused, plan.runs_on)
+
+
+def runs_on(path: Path, head_dim: int) -> str:
+    """What a graph runs on, on a CPU, without loading it. Scores of two answers differ in more than last digits."""
+    plan = _plan(path, head_dim)
+    return "cpu" if plan is None else plan.runs_on
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a graph becomes one that uses kernels."""
+
+    library: Path
+    model: bytes
+    nodes: list[Node]
+    weights: dict[bytes, Weights]
+    """of products that kernels take"""
+
+    @property
+    def fused(self) -> Counter[str]:
+        return Counter(node.operator for node in self.nodes if node.domain == DOMAIN)
+
+    @property
+    def runs_on(self) -> str:
+        return IN_FLOAT32 if unit_of_bf16(self.library) is Unit.NONE else WITH_KERNELS
+
+
+def _plan(path: Path, head_dim: int) -> _Plan | None:
     kernels = library()
     if kernels is None or not path.is_file():
         return None
@@ -49,22 +93,17 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
         graph = Patterns(Message(Message(model, None).one_bytes(GRAPH), None))
     except WireError:
         return None  # no graph; ONNX Runtime says so
-    products = graph.products() if unit(kernels) is not Unit.NONE else {}
-    made = {node.outputs: node for node in graph.fused(head_dim, products)}
-    if not made:
-        return None
+    products = {} if unit_of_int8(kernels) is Unit.NONE else graph.products()
     weights = {name: graph.weights[name] for name in products.values()}
-    replaced = {name for outputs in made for name in outputs} | weights.keys()
-    kept = [node for node in graph.nodes if not replaced.intersection(node.outputs)]
-    nodes = list(_needed([*made.values(), *kept], graph.outputs))
-    packed = pack(kernels, path.parent, weights)
-    fused = Counter(node.operator for node in nodes if node.domain == DOMAIN)
-    extends = "AttendQuantize" in fused
-    sums = {name + SUMS: tensor.sums for name, tensor in packed.items()}
-    expanded = {name: one.integers for name, one in weights.items() if one.expanded}
-    written = with_nodes(model, nodes, DOMAIN, [EXTEND] if extends else [], sums, expanded)
-    given = {name.decode(): tensor.weights for name, tensor in packed.items()}
-    return Rewritten(kernels, written, given, extends, fused)
+    made: dict[bytes, Node] = {}
+    for node in graph.fused(head_dim, products):
+        if made.keys().isdisjoint(node.outputs):
+            made |= dict.fromkeys(node.outputs, node)
+    if not made or not graph.names.isdisjoint([EXTEND.encode(), *(name + SUMS for name in weights)]):
+        return None
+    replaced = made.keys() | weights.keys()
+    kept = [node for node in graph.nodes if replaced.isdisjoint(node.outputs)]
+    return _Plan(kernels, model, list(_needed([*made.values(), *kept], graph.outputs)), weights)
 
 
 def _needed(nodes: Iterable[Node], outputs: Iterable[bytes]) -> Iterator[Node]:

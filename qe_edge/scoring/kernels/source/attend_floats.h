@@ -3,8 +3,6 @@
 #include "softmax.h"
 #include "vectors.h"
 
-constexpr int64_t WIDEST_HEAD = 256;
-
 // Keys and values: those of the past, then those of the row, `stride` numbers from one value of the row to the next.
 struct FloatGroup {
     const float *past_keys, *past_values, *keys, *values;

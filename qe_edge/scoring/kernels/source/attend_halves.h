@@ -32,6 +32,7 @@ struct HalfTiles {
 
     // weights [32, 16] = 32 keys [D] times 16 queries, word [D / 2, 16].
     ANY_UNIT_INLINE void multiply_keys(const uint16_t* keys, const uint32_t* queries, int64_t head, float* weights) {
+        finished();
         _tile_zero(0);
         _tile_zero(1);
         for (int64_t part = 0; part < head; part += PAIRS) {
@@ -48,6 +49,7 @@ struct HalfTiles {
     // mixed [16, 32 of D] = weights of 16 queries and 32 keys a block, bf16 [16, 32] at the start of its [32, 16]
     // numbers, times 32 numbers of each value.
     ANY_UNIT_INLINE void mix(const float* weights, const uint32_t* values, int64_t blocks, int64_t head, float* mixed) {
+        finished();
         _tile_zero(0);
         _tile_zero(1);
         for (int64_t block = 0; block < blocks; ++block, values += WIDTH * head, weights += PAIRS * WIDTH) {
@@ -110,7 +112,7 @@ struct HalfDots {
 template <typename Multiplier>
 ANY_UNIT_INLINE void attend_16(const float* queries, HalfGroup group, int64_t head, int32_t most, int32_t least,
                                Ints seen, float* weights, float* mixed) {
-    alignas(64) uint32_t turned[WIDTH * 256 / 2];  // [D / 2, 16]: pairs of numbers of each query
+    alignas(64) uint32_t turned[WIDTH * WIDEST_HEAD / 2];  // [D / 2, 16]: pairs of numbers of each query
     for (int64_t part = 0; part < head; part += PAIRS) {
         Floats rows[WIDTH];
         for (size_t lane = 0; lane < WIDTH; ++lane) {

@@ -36,11 +36,12 @@ struct AttendQuantize {
         batch.length = batch.query.sizes[1];
         batch.past = batch.past_key.sizes[2];
         batch.head = batch.past_key.sizes[3];
-        const int64_t keys = batch.past + batch.length, head = batch.head, width = heads * head;
-        call.require(batch.query.axes == 3 && batch.past_key.axes == 4 && heads > 0 && groups > 0 &&
-                         heads % groups == 0 && heads < 1024 && head > 0 && head <= WIDEST_HEAD &&
-                         head % (2 * WIDTH) == 0,
+        const int64_t keys = batch.past + batch.length, head = batch.head;
+        call.require(batch.query.axes == 3 && batch.past_key.axes == 4 && heads > 0 && groups > 0 && heads < 1024 &&
+                         heads % groups == 0 && head > 0 && head <= WIDEST_HEAD && head % (2 * WIDTH) == 0,
                      "AttendQuantize: heads that are not known here");
+        if (!call.good()) return;
+        const int64_t width = heads * head;
         const int64_t tokens = batch.rows * batch.length;
         call.require(batch.query.last() == width && batch.key.count() == tokens * groups * head &&
                          batch.value.count() == batch.key.count() && batch.cosine.count() == tokens * head / 2 &&

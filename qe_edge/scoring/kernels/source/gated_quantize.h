@@ -12,11 +12,11 @@ struct GatedQuantize {
     static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32};
     static constexpr int64_t AT_ONCE = 128;  // tokens whose values a core's cache holds
 
-    bool tiles = false;
+    Unit unit = Unit::NONE;
 
     Status* start(const KernelInfo*) {
-        tiles = processor::for_bytes() == Unit::TILES;
-        return nullptr;
+        unit = processor::for_bytes();
+        return unit == Unit::NONE ? refuse("GatedQuantize: no products of int8 on this processor") : nullptr;
     }
 
     void run(Call& call) const {
@@ -26,9 +26,10 @@ struct GatedQuantize {
         call.require(gate.channels == up.channels && gate.depth == up.depth && floor.count() == 1 &&
                          levels.count() == 1 && zeros.count() == 1,
                      "GatedQuantize: sizes that do not belong together");
+        if (!call.good()) return;
         int64_t sizes[MOST_AXES], of_scales[MOST_AXES];
         for (size_t i = 0; i < tokens.axes; ++i) sizes[i] = of_scales[i] = tokens.sizes[i];
-        if (tokens.axes) sizes[tokens.axes - 1] = gate.channels, of_scales[tokens.axes - 1] = 1;
+        sizes[tokens.axes - 1] = gate.channels, of_scales[tokens.axes - 1] = 1;
         uint8_t* quantised = call.output<uint8_t>(0, sizes, tokens.axes);
         float* scales = call.output<float>(1, of_scales, tokens.axes);
         if (!call.good()) return;
@@ -42,10 +43,10 @@ struct GatedQuantize {
         for (int64_t first = 0; first < gate.count; first += AT_ONCE) {
             const int64_t count = gate.count - first < AT_ONCE ? gate.count - first : AT_ONCE;
             __builtin_memset(magnitudes, 0, count * WIDTH * sizeof(float));
-            const Blocks blocks(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
-                                reinterpret_cast<uint8_t*>(values + numbers));
-            tiles ? multiply_both<ByteTiles>(gate, up, blocks, values, magnitudes)
-                  : multiply_both<ByteDots>(gate, up, blocks, values, magnitudes);
+            const TokenTiles tiles(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
+                                   reinterpret_cast<uint8_t*>(values + numbers));
+            unit == Unit::TILES ? multiply_both<ByteTiles>(gate, up, tiles, values, magnitudes)
+                                : multiply_both<ByteDots>(gate, up, tiles, values, magnitudes);
             for (int64_t token = 0; token < count; ++token)
                 scales[first + token] = quantise_token(
                     values + token * gate.channels, gate.channels, load(magnitudes + token * WIDTH), *floor.as<float>(),
@@ -55,10 +56,10 @@ struct GatedQuantize {
 
     template <typename Multiplier>
     ANY_UNIT __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
-                                                                 const Blocks& blocks, float* values,
+                                                                 const TokenTiles& tiles, float* values,
                                                                  float* magnitudes) {
         multiply_all<Multiplier>(
-            blocks, gate.channels, BLOCK, [&](int64_t channel) { return gate.weights.as<int8_t>() + channel * gate.depth; },
+            tiles, gate.channels, BLOCK, [&](int64_t channel) { return gate.weights.as<int8_t>() + channel * gate.depth; },
             [&](int64_t channel) { return up.weights.as<int8_t>() + channel * up.depth; },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
                 float* largest_so_far = magnitudes + (met.token + row) * WIDTH;

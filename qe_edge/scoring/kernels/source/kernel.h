@@ -3,11 +3,14 @@
 #include "abi.h"
 
 constexpr size_t MOST_AXES = 4;
-// Every shape comes from a graph that may be a stranger's; products of sizes stay far from overflow.
+// Every shape comes from a graph that may be a stranger's; products of two sizes stay far from overflow.
 constexpr int64_t MOST = 1 << 24;
 
 extern Api api;
 
+inline Status* refuse(const char* reason) { return api.CreateStatus(STATUS_INVALID_ARGUMENT, reason); }
+
+// An input that is not as it should be has no axes.
 struct Tensor {
     void* data = nullptr;
     size_t axes = 0;
@@ -40,7 +43,7 @@ class Call {
         if (info) api.ReleaseTensorTypeAndShapeInfo(info);
         if (!status_) try_(api.GetTensorMutableData(const_cast<Value*>(value), &tensor.data));
         for (size_t i = 0; !status_ && i < tensor.axes; ++i) require(tensor.sizes[i] <= MOST, "an input is too large");
-        return tensor;
+        return status_ ? Tensor() : tensor;
     }
 
     template <typename Number>
@@ -55,7 +58,7 @@ class Call {
     void require(bool holds, const char* otherwise) {
         if (!status_ && !holds) fail(otherwise);
     }
-    void fail(const char* message) { status_ = api.CreateStatus(STATUS_INVALID_ARGUMENT, message); }
+    void fail(const char* message) { status_ = refuse(message); }
     bool good() const { return status_ == nullptr; }
     Status* status() const { return status_; }
 

@@ -22,8 +22,13 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     return status ? status : api.AddCustomOpDomain(options, domain);
 }
 
-// What products of int8 run on: 0 for nothing that this library has, 1 for vectors, 2 for tiles.
-extern "C" __attribute__((visibility("default"))) int qe_edge_unit() { return static_cast<int>(processor::for_bytes()); }
+// What products of int8, and of bf16, run on: 0 for nothing that this library has, 1 for vectors, 2 for tiles.
+extern "C" __attribute__((visibility("default"))) int qe_edge_unit_of_bytes() {
+    return static_cast<int>(processor::for_bytes());
+}
+extern "C" __attribute__((visibility("default"))) int qe_edge_unit_of_halves() {
+    return static_cast<int>(processor::for_halves());
+}
 
 // Weights [K, N] from 4 bits, two a byte, the lower ones first: as ONNX's QuantizeLinear of them, with divisors and zeros
 // [K / 32, N]. channels is even.

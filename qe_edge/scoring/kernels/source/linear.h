@@ -8,32 +8,33 @@ struct Linear {
     static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8, INT8, INT32, FLOAT32};
     static constexpr ElementType OUTPUTS[] = {FLOAT32};
 
-    bool tiles = false;
+    Unit unit = Unit::NONE;
 
     Status* start(const KernelInfo*) {
-        tiles = processor::for_bytes() == Unit::TILES;
-        return nullptr;
+        unit = processor::for_bytes();
+        return unit == Unit::NONE ? refuse("Linear: no products of int8 on this processor") : nullptr;
     }
 
     void run(Call& call) const {
         Product product(call, 3, call.input(0), call.input(1), call.input(2));
+        if (!call.good()) return;
         int64_t sizes[MOST_AXES];
         for (size_t i = 0; i < product.tokens.axes; ++i) sizes[i] = product.tokens.sizes[i];
-        if (product.tokens.axes) sizes[product.tokens.axes - 1] = product.channels;
+        sizes[product.tokens.axes - 1] = product.channels;
         float* results = call.output<float>(0, sizes, product.tokens.axes);
-        if (!call.good()) return;
+        if (!call.good() || product.count == 0) return;
         uint8_t* last = static_cast<uint8_t*>(Scratch::take(TOKENS * product.depth + 4 * product.scratch()));
         if (last == nullptr) return call.fail("Linear: failed to allocate memory");
         product.prepare(last + TOKENS * product.depth);
-        const Blocks blocks(product.tokens.as<uint8_t>(), product.count, product.depth, last);
-        tiles ? one<ByteTiles>(product, blocks, results) : one<ByteDots>(product, blocks, results);
+        const TokenTiles tiles(product.tokens.as<uint8_t>(), product.count, product.depth, last);
+        unit == Unit::TILES ? one<ByteTiles>(product, tiles, results) : one<ByteDots>(product, tiles, results);
     }
 
     template <typename Multiplier>
-    ANY_UNIT __attribute__((noinline)) static void one(const Product& product, const Blocks& blocks, float* results) {
+    ANY_UNIT __attribute__((noinline)) static void one(const Product& product, const TokenTiles& tiles, float* results) {
         const int8_t* weights = product.weights.as<int8_t>();
         multiply_all<Multiplier>(
-            blocks, product.channels, 2 * BLOCK, [&](int64_t channel) { return weights + channel * product.depth; },
+            tiles, product.channels, 2 * BLOCK, [&](int64_t channel) { return weights + channel * product.depth; },
             [&](int64_t channel) { return weights + (channel + BLOCK) * product.depth; },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
                 for (int64_t part = 0; part < 4; ++part) {

@@ -4,6 +4,7 @@
 #include "units.h"
 
 constexpr int64_t DEPTH = 64;         // inputs that a tile holds of a token or a channel
+constexpr int64_t DEEPEST = 1 << 16;  // inputs whose products stay within 32 bits
 constexpr int64_t TOKENS = WIDTH;     // of a tile
 constexpr int64_t BLOCK = 2 * WIDTH;  // channels whose weights lie together
 constexpr int64_t TILE = 1024;        // numbers of a tile
@@ -33,7 +34,7 @@ static void expand(const uint8_t* fours, const float* divisors, const int8_t* ze
             const int64_t of_block = k / TOGETHER * channels + n, place = k * channels + n;
             const float four = static_cast<float>(fours[place / 2] >> place % 2 * 4 & 15);
             const float value = __builtin_rintf(four / divisors[of_block]) + static_cast<float>(zeros[of_block]);
-            weights[place] = static_cast<int8_t>(value < -128.f ? -128.f : value > 127.f ? 127.f : value);
+            weights[place] = static_cast<int8_t>(value > -128.f ? (value < 127.f ? value : 127.f) : -128.f);
         }
 }
 
@@ -111,12 +112,12 @@ struct ByteDots {
 };
 
 // Tokens of a tile at a time; those of the last tile are filled up with zeros in a copy.
-struct Blocks {
+struct TokenTiles {
     const uint8_t* tokens;
     int64_t count, depth;
     uint8_t* last;  // room for TOKENS
 
-    Blocks(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last)
+    TokenTiles(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last)
         : tokens(tokens), count(count), depth(depth), last(last) {
         const int64_t rest = count % TOKENS;
         __builtin_memcpy(last, tokens + (count - rest) * depth, rest * depth);
@@ -149,22 +150,23 @@ struct Ahead {
 // first(channel) and second(channel) say. finish(meeting, row) is called for every row of every meeting, while the next
 // one is being multiplied.
 template <typename Multiplier, typename First, typename Second, typename Finish>
-ANY_UNIT_INLINE void multiply_all(const Blocks& blocks, int64_t channels, int64_t width, First first, Second second,
+ANY_UNIT_INLINE void multiply_all(const TokenTiles& tiles, int64_t channels, int64_t width, First first, Second second,
                                   Finish finish) {
+    if (tiles.count == 0) return;
     [[maybe_unused]] const typename Multiplier::Ready ready;
-    const int64_t steps = blocks.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
-                  meetings_of_channel = (blocks.count + TOKENS - 1) / TOKENS;
+    const int64_t steps = tiles.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
+                  meetings_of_channel = (tiles.count + TOKENS - 1) / TOKENS;
     Meeting meetings[2];
     Meeting *now = meetings, *before = meetings + 1;
     int64_t rows = 0;  // of the meeting before
     for (int64_t channel = 0; channel < channels; channel += width) {
         const int64_t next = channel + width < channels ? channel + width : channel;
-        Ahead ahead(first(next), second(next), blocks.depth, meetings_of_channel * steps);
-        for (int64_t token = 0; token < blocks.count; token += TOKENS) {
+        Ahead ahead(first(next), second(next), tiles.depth, meetings_of_channel * steps);
+        for (int64_t token = 0; token < tiles.count; token += TOKENS) {
             now->token = token;
             now->channel = channel;
             Multiplier::multiply(
-                blocks.from(token), blocks.depth, first(channel), second(channel), *now,
+                tiles.from(token), tiles.depth, first(channel), second(channel), *now,
                 [&](int64_t step) __attribute__((always_inline)) {
                     ahead.fetch();
                     const int64_t end = (step + 1) * rows_at_once < rows ? (step + 1) * rows_at_once : rows;
@@ -173,7 +175,7 @@ ANY_UNIT_INLINE void multiply_all(const Blocks& blocks, int64_t channels, int64_
             Meeting* const done = now;
             now = before;
             before = done;
-            rows = blocks.rows(token);
+            rows = tiles.rows(token);
         }
     }
     for (int64_t row = 0; row < rows; ++row) finish(*before, row);
@@ -192,8 +194,8 @@ struct Product {
           scales(call.input(first_weights + 2)), zero(zero) {
         depth = weights.sizes[0];
         channels = weights.sizes[1];
-        call.require(tokens.axes > 0 && weights.axes == 2 && depth > 0 && channels > 0 && depth % DEPTH == 0 &&
-                         channels % (2 * BLOCK) == 0 && tokens.last() == depth && sums.count() == channels &&
+        call.require(tokens.axes > 0 && weights.axes == 2 && depth > 0 && channels > 0 && depth <= DEEPEST &&
+                         depth % DEPTH == 0 && channels % (2 * BLOCK) == 0 && tokens.last() == depth && sums.count() == channels &&
                          scales.count() == channels && scale.count() == 1 && zero.count() == 1,
                      "product: sizes that do not belong together");
         if (call.good()) count = tokens.count() / depth;

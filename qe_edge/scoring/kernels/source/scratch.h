@@ -10,6 +10,7 @@ class Scratch {
     // taken before in this thread is lost.
     static void* take(size_t bytes) {
         pthread_once(&once_, make_key);
+        if (!has_key_) return nullptr;
         Held* held = static_cast<Held*>(pthread_getspecific(key_));
         if (held && held->bytes >= bytes) return held + 1;
         free(held);
@@ -26,7 +27,8 @@ class Scratch {
     struct alignas(64) Held {
         size_t bytes;
     };
-    static void make_key() { pthread_key_create(&key_, free); }
+    static void make_key() { has_key_ = pthread_key_create(&key_, free) == 0; }
     static inline pthread_once_t once_ = PTHREAD_ONCE_INIT;
+    static inline bool has_key_ = false;
     static inline pthread_key_t key_;
 };

@@ -2,6 +2,8 @@
 #pragma once
 #include "vectors.h"
 
+constexpr int64_t WIDEST_HEAD = 256;
+
 // weights [keys, 16]: products become e^(product - largest), 0 for what a query does not see; returns their sums.
 // most, least: the most and the fewest keys that one of the queries sees.
 INLINE Floats softmax(float* weights, int64_t most, int64_t least, Ints seen) {

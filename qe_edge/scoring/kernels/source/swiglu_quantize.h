@@ -21,6 +21,7 @@ struct SwigluQuantize {
         call.require(up.count() == gate.count() && floor.count() == 1 && levels.count() == 1 && zero.count() == 1,
                      "SwigluQuantize: sizes that do not belong together");
         call.require(width > 0 && width % WIDTH == 0, "SwigluQuantize: no multiple of 16 channels");
+        if (!call.good()) return;
         int64_t sizes[MOST_AXES];
         for (size_t i = 0; i < gate.axes; ++i) sizes[i] = i + 1 < gate.axes ? gate.sizes[i] : 1;
         uint8_t* quantised = call.output<uint8_t>(0, gate.sizes, gate.axes);

@@ -7,8 +7,8 @@
 
 #include "vectors.h"
 
-// The compiler uses these instructions only where they are asked for by name; which of them a processor has, a template's
-// `Unit` says.
+// For functions that run only where a processor has what they ask for: which `Unit` that is, a template's argument says.
+// The compiler may use AVX512-VNNI in them by itself, which every such processor has.
 #define ANY_UNIT __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vnni")))
 #define ANY_UNIT_INLINE \
     static inline __attribute__((always_inline, target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vnni")))
@@ -68,6 +68,9 @@ inline Unit for_bytes() { return best(has_byte_dots()); }
 inline Unit for_halves() { return best(has_half_dots()); }
 }  // namespace processor
 
+// What was written before is in memory: GCC's functions for tiles do not say that they read it.
+INLINE void finished() { __asm__ volatile("" ::: "memory"); }
+
 // All tiles of their full size while it lives, in this thread; afterwards as before.
 class FullTiles {
   public:
@@ -77,6 +80,7 @@ class FullTiles {
             full[16 + 2 * tile] = 64;  // bytes of a row
             full[48 + tile] = 16;      // rows
         }
+        finished();
         _tile_storeconfig(before_);
         _tile_loadconfig(full);
     }

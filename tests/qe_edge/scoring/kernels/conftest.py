@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qe_edge.scoring.kernels import library as kernels
-from qe_edge.scoring.kernels.packing import Unit
-from qe_edge.scoring.kernels.packing import unit as unit_of
+from qe_edge.scoring.kernels.packing import Unit, unit_of_int8
 from qe_edge.scoring.kernels.patterns import DOMAIN
 from qe_edge.scoring.kernels.source.hatch_build import FLAGS, SOURCE
 from qe_edge.scoring.machine import CPU_FACTS
@@ -52,7 +52,15 @@ def with_software_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no AVX512-BF16 on this machine: what stands for tiles uses it")
     compiled = tmp_path_factory.mktemp("kernels") / "tiles_in_software.so"
     unit = Path(__file__).with_name("tiles_in_software.h")
-    command = ["c++", *FLAGS, "-include", str(unit), str(SOURCE / "library.cpp"), "-o", str(compiled)]
+    command = [
+        *os.environ.get("CXX", "c++").split(),
+        *FLAGS,
+        "-include",
+        str(unit),
+        str(SOURCE / "library.cpp"),
+        "-o",
+        str(compiled),
+    ]
     subprocess.run(command, check=True)
     return compiled
 
@@ -62,7 +70,7 @@ def tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Pa
     """The library that sessions load, with tiles: the processor's, or in software."""
     found = kernels.library()
     assert found is not None
-    if unit_of(found) is Unit.TILES:
+    if unit_of_int8(found) is Unit.TILES:
         return found
     compiled: Path = request.getfixturevalue("with_software_tiles")
     monkeypatch.setattr(kernels, "LIBRARY", compiled)
@@ -75,7 +83,7 @@ def dots(monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(kernels.SWITCH, "vectors")
     found = kernels.library()
     assert found is not None
-    if unit_of(found) is Unit.NONE:
+    if unit_of_int8(found) is Unit.NONE:
         pytest.skip("no AVX512-VNNI on this machine")
     return found
 

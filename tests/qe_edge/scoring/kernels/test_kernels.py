@@ -208,6 +208,16 @@ def test_other_kernels_refuse_sizes_that_do_not_belong_together(kernel: Run, ran
             kernel("AddNormQuantize", residual, product, scales, gain, np.float32(1), ZERO, epsilon=1e-5)
 
 
+@pytest.mark.parametrize("place", range(12))
+def test_attention_of_more_axes_than_a_tensor_has_is_an_error(
+    kernel: Run, random: np.random.Generator, place: int
+) -> None:
+    inputs = attention_inputs(random, 2, 5, 3, 4, 2, 32)
+    inputs[place] = inputs[place].reshape(*[1] * 60, *inputs[place].shape)
+    with pytest.raises(Exception, match="too many axes"):
+        kernel("AttendQuantize", *inputs, heads=4, groups=2, scale=0.2)
+
+
 SCALE = np.array(0.02, np.float32)
 
 
@@ -278,6 +288,32 @@ def test_gates_far_from_zero_are_open_or_shut(
     top = 64 * 127 * 127 * 0.02
     np.testing.assert_array_equal(quantised[0, 0], np.resize([255, 128], 64))
     np.testing.assert_allclose(steps, top * top / 127, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("operator", ["AddNormQuantize", "SwigluQuantize", "Linear", "GatedQuantize"])
+def test_more_axes_than_a_tensor_has_are_an_error(kernel: Run, random: np.random.Generator, operator: str) -> None:
+    deep = floats(random, *[1] * 60, 64)
+    operands = (weights(random, 64, 64), np.zeros(64, np.int32), np.ones(64, np.float32))
+    inputs = {
+        "AddNormQuantize": (deep, deep, np.ones((1, 1), np.float32), np.ones(64, np.float32), SCALE, ZERO),
+        "SwigluQuantize": (deep, deep, FLOOR, LEVELS, ZERO),
+        "Linear": (deep.astype(np.uint8), SCALE, ZERO, *operands),
+        "GatedQuantize": (deep.astype(np.uint8), SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO),
+    }
+    attributes = {"epsilon": 1e-5} if operator == "AddNormQuantize" else {}
+    with pytest.raises(Exception, match="too many axes"):
+        kernel(operator, *inputs[operator], **attributes)
+
+
+@pytest.mark.usefixtures("products")
+def test_products_of_no_tokens(kernel: Run, random: np.random.Generator) -> None:
+    nothing = np.zeros((2, 0, 64), np.uint8)
+    operands = (weights(random, 64, 64), np.zeros(64, np.int32), np.ones(64, np.float32))
+    (found,) = kernel("Linear", nothing, SCALE, ZERO, *operands)
+    assert found.shape == (2, 0, 64)
+    quantised, steps = kernel("GatedQuantize", nothing, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
+    assert (quantised.shape, steps.shape) == ((2, 0, 64), (2, 0, 1))
 
 
 def test_products_of_sizes_that_do_not_belong_together_are_an_error(

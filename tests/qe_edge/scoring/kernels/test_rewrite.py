@@ -17,9 +17,8 @@ from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.kernels.library import SWITCH, library
-from qe_edge.scoring.kernels.packing import Unit
-from qe_edge.scoring.kernels.packing import unit as unit_of
-from qe_edge.scoring.kernels.rewrite import with_kernels
+from qe_edge.scoring.kernels.packing import Unit, unit_of_int8
+from qe_edge.scoring.kernels.rewrite import IN_FLOAT32, WITH_KERNELS, runs_on, with_kernels
 from qe_edge.scoring.machine import CPU_FACTS
 
 HEAD = 64
@@ -66,19 +65,20 @@ def read_again(operator: str) -> Change:
     return change
 
 
-CHANGES: dict[str, tuple[Change, str]] = {
-    "softcap": (set_attribute("Attention", "softcap", 3), "AttendQuantize"),
-    "causal": (set_attribute("Attention", "is_causal", 1), "AttendQuantize"),
-    "interleaved": (set_attribute("RotaryEmbedding", "interleaved", 1), "AttendQuantize"),
-    "part of a head turned": (set_attribute("RotaryEmbedding", "rotary_embedding_dim", 32), "AttendQuantize"),
-    "norm over another axis": (set_attribute("RMSNormalization", "axis", 1), ""),
-    "what attention gives is read elsewhere": (read_again("Attention"), ""),
+CHANGES: dict[str, tuple[Change, set[str]]] = {
+    "softcap": (set_attribute("Attention", "softcap", 3), {"AttendQuantize"}),
+    "causal": (set_attribute("Attention", "is_causal", 1), {"AttendQuantize"}),
+    "interleaved": (set_attribute("RotaryEmbedding", "interleaved", 1), {"AttendQuantize"}),
+    "part of a head turned": (set_attribute("RotaryEmbedding", "rotary_embedding_dim", 32), {"AttendQuantize"}),
+    "norm over another axis": (set_attribute("RMSNormalization", "axis", 1), set()),
+    "what attention gives is read elsewhere": (read_again("Attention"), {"AttendQuantize"}),
+    "steps of all tokens": (set_attribute("ReduceMax", "keepdims", 0), {"AttendQuantize", "AddNormQuantize"}),
 }
 
 
 @pytest.mark.parametrize(("change", "lost"), CHANGES.values(), ids=CHANGES)
 def test_another_pattern_stays_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, lost: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, lost: set[str]
 ) -> None:
     monkeypatch.setenv(SWITCH, "float32")
     model = onnx.load(MODEL, load_external_data=False)
@@ -86,7 +86,7 @@ def test_another_pattern_stays_as_it_is(
     (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
     rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
     assert rewritten is not None
-    assert rewritten.fused == {name: count - (name == lost) for name, count in ALL.items()}
+    assert rewritten.fused == {name: count - (name in lost) for name, count in ALL.items()}
 
 
 def test_what_the_processor_has_is_found() -> None:
@@ -94,14 +94,14 @@ def test_what_the_processor_has_is_found() -> None:
     assert found is not None
     facts = CPU_FACTS.read_text(encoding="utf-8")
     expected = Unit.TILES if "amx_int8" in facts else Unit.DOTS if "avx512_vnni" in facts else Unit.NONE
-    assert unit_of(found) is expected
+    assert unit_of_int8(found) is expected
 
 
 def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: Unit) -> None:
     rewritten = with_kernels(MODEL, HEAD)
     assert rewritten is not None
     products = unit is not Unit.NONE
-    assert unit_of(rewritten.library) is unit
+    assert unit_of_int8(rewritten.library) is unit
     assert rewritten.fused == (PRODUCTS if products else ALL)
     before, after = onnx.load(MODEL, load_external_data=False), onnx.load_model_from_string(rewritten.model)
     assert len(after.graph.node) < len(before.graph.node) / 2
@@ -119,9 +119,33 @@ def test_heads_that_the_kernel_does_not_take_stay_as_they_are() -> None:
     assert not rewritten.extends
 
 
+def test_names_that_the_rewriting_needs_are_left_to_the_graph(tmp_path: Path) -> None:
+    model = onnx.load(MODEL, load_external_data=False)
+    for node in model.graph.node:
+        node.input[:] = ["extend" if name == "tokens" else name for name in node.input]
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    assert with_kernels(tmp_path / MODEL_FILE, HEAD) is None
+
+
+@pytest.mark.parametrize("head_dim", [320, 512])
+def test_heads_wider_than_the_kernel_takes_stay_as_they_are(head_dim: int) -> None:
+    rewritten = with_kernels(MODEL, head_dim)
+    assert rewritten is not None
+    assert "AttendQuantize" not in rewritten.fused
+
+
+def test_the_signature_says_whether_attention_is_in_float32(unit: Unit) -> None:
+    halves = unit is not Unit.NONE and "avx512_bf16" in CPU_FACTS.read_text(encoding="utf-8")
+    expected = WITH_KERNELS if halves else IN_FLOAT32
+    assert runs_on(MODEL, HEAD) == expected
+    with Scorer.load() as scorer:
+        assert scorer.signature.endswith(f"| {expected}")
+
+
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "off")
     assert with_kernels(MODEL, HEAD) is None
+    assert runs_on(MODEL, HEAD) == "cpu"
     with Scorer.load() as scorer:
         assert scorer.signature.endswith("| cpu")
 

@@ -9,6 +9,7 @@ mkdir -p "$out"
 qe-edge bench embedded "$file" --lp et-en --json >"$out/bench.json"
 python benchmarks/batches.py "$file" --lp et-en --json "$out/batches.json"
 python benchmarks/shared_sources.py "$file" --lp et-en --json "$out/shared_sources.json"
+python benchmarks/kernels.py "$file" --lp et-en --json "$out/kernels.json"
 python benchmarks/invariance.py "$file" --lp et-en --json "$out/invariance.json"
 python benchmarks/whole_command.py "$file" --lp et-en --json "$out/whole_command.json"
 if [ -d .cache/peers/torch ]; then

@@ -2,8 +2,8 @@
 
     python benchmarks/kernels.py FILE.tsv --lp et-en [--rows 300] [--rounds 5] [--json OUT]
 
-One scorer for each value of QE_EDGE_KERNELS (docs/kernels.md), of which a machine may not tell all apart. All run the same
-rows, after a round that is not timed.
+One scorer for each value of QE_EDGE_KERNELS (docs/kernels.md), of which a machine may not tell all apart. All run the
+same rows, after a round that is not timed.
 """
 
 from __future__ import annotations

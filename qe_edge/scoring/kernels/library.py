@@ -8,20 +8,29 @@ from pathlib import Path
 
 from qe_edge.scoring.machine import CPU_FACTS
 
-LIBRARY = Path(__file__).resolve().parent / "x86-64-v4.so"
-"""made when qe-edge is installed from source or built into a wheel (source/hatch_build.py)"""
-NEEDED = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"}
-"""what Linux calls the instructions of x86-64-v4 that tell it from older processors"""
+FOLDER = Path(__file__).resolve().parent
+"""of the libraries, made when qe-edge is installed from source or built into a wheel (source/hatch_build.py)"""
+AVX512, AVX2 = "x86-64-v4.so", "x86-64-v3.so"
+NEEDED = {
+    AVX2: {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"},
+    AVX512: {"avx2", "fma", "bmi1", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
+"""what Linux calls the instructions that tell the processors of each library from older ones"""
 SWITCH = "QE_EDGE_KERNELS"
-"""environment variable. `off`: ONNX Runtime's operators alone; `vectors`: kernels without AMX; `float32`: kernels
-without products of int8 and bf16"""
+"""environment variable. `off`: ONNX Runtime's operators alone; `vectors`: kernels without AMX; `avx2`: kernels without
+AVX-512; `pairs`: and without AVX-VNNI; `float32`: kernels without products of int8 and bf16"""
 
 
 def library() -> Path | None:
     """The library for ONNX Runtime to load, or None: not built, switched off, or not for this processor."""
-    if sys.platform != "linux" or os.environ.get(SWITCH) == "off" or not LIBRARY.is_file():
+    switch = os.environ.get(SWITCH)
+    if sys.platform != "linux" or switch == "off":
         return None
-    return LIBRARY if _instructions() >= NEEDED else None
+    found = _instructions()
+    for name in [AVX2] if switch in ("avx2", "pairs") else [AVX512, AVX2]:
+        if found >= NEEDED[name] and (FOLDER / name).is_file():
+            return FOLDER / name
+    return None
 
 
 def _instructions() -> set[str]:

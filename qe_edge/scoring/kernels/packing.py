@@ -64,9 +64,9 @@ class Packed:
     """What a kernel takes of a product."""
 
     weights: NDArray[np.int8]
-    """as large as before, in another order (`pack` in source/products.h)"""
-    sums: NDArray[np.int32]
-    """of the weights of each channel"""
+    """as large as before, in another order (source/weights.h, source/pair_order.h)"""
+    notes: NDArray[np.int32]
+    """sums of the weights of each channel, and what else the unit needs to know of them (source/products.h)"""
 
 
 class Unit(IntEnum):
@@ -75,9 +75,11 @@ class Unit(IntEnum):
     NONE = 0
     """nothing that the kernels have: int8 is left to ONNX Runtime, attention is in float32"""
     DOTS = 1
-    """AVX512-VNNI for int8, AVX512-BF16 for bf16"""
+    """AVX512-VNNI or AVX-VNNI for int8, AVX512-BF16 for bf16"""
     TILES = 2
     """AMX"""
+    PAIRS = 3
+    """AVX2, for int8"""
 
 
 def unit_of_int8(library: Path) -> Unit:
@@ -91,16 +93,20 @@ def unit_of_bf16(library: Path) -> Unit:
 
 
 def pack(library: Path, folder: Path, weights: Mapping[bytes, Weights]) -> dict[bytes, Packed]:
-    """The packed weights of products by their names, all in one piece of memory. Raises as `Place.read`."""
+    """The packed weights of products by their names, all in one piece of memory.
+
+    Raises as `Place.read`, and MemoryError.
+    """
     room = np.empty(sum(math.prod(one.shape) for one in weights.values()) + ALIGNMENT, np.int8)
     start = -room.ctypes.data % ALIGNMENT
     packed = {}
     for name, one in weights.items():
         plain = one.read(library, folder)
         there = room[start : start + plain.size].reshape(one.shape)
-        sums = np.empty(one.shape[1], np.int32)
-        _loaded(library).qe_edge_pack(_pointer(plain), *one.shape, _pointer(there), _pointer(sums))
-        packed[name] = Packed(there, sums)
+        notes = np.empty(_loaded(library).qe_edge_count_notes(*one.shape), np.int32)
+        if not _loaded(library).qe_edge_pack(_pointer(plain), *one.shape, _pointer(there), _pointer(notes)):
+            raise MemoryError("not enough memory to bring weights into their order")
+        packed[name] = Packed(there, notes)
         start += there.size
     return packed
 
@@ -113,7 +119,10 @@ def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
 def _loaded(library: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(library))
     size, array = ctypes.c_int64, ctypes.c_void_p
+    found.qe_edge_count_notes.argtypes = [size, size]
+    found.qe_edge_count_notes.restype = size
     found.qe_edge_pack.argtypes = [array, size, size, array, array]
+    found.qe_edge_pack.restype = ctypes.c_bool
     found.qe_edge_expand.argtypes = [array, array, array, size, size, array]
-    found.qe_edge_pack.restype = found.qe_edge_expand.restype = None
+    found.qe_edge_expand.restype = None
     return found

@@ -43,7 +43,7 @@ DEEPEST = 1 << 16
 WIDEST_HEAD = 256
 TOGETHER = 32
 """inputs whose weights in 4 bits have a divisor of their own for each channel"""
-SUMS = b".sums"
+NOTES = b".notes"
 """ends the name of what a product needs of its weights besides"""
 LAST_AXIS = struct.pack("<q", -1)
 """the axes of a reduction, as they stand in the file"""
@@ -143,7 +143,7 @@ class Patterns:
     def _operands(self, product: Node) -> tuple[bytes, ...]:
         """The inputs of a product, as a kernel takes them."""
         tokens, weights, scale, scales, zero = product.inputs
-        return tokens, scale, zero, weights, weights + SUMS, scales
+        return tokens, scale, zero, weights, weights + NOTES, scales
 
     def _token_steps(self, node: Node) -> _TokenSteps | None:
         if node.operator != "QuantizeLinear" or len(node.inputs) != 3:

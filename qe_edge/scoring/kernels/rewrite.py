@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qe_edge.scoring.kernels.library import library
+from qe_edge.scoring.kernels.library import AVX2, library
 from qe_edge.scoring.kernels.onnx_bytes import Node, with_nodes
 from qe_edge.scoring.kernels.packing import Unit, Weights, pack, unit_of_bf16, unit_of_int8
-from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, SUMS, Patterns
+from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, NOTES, Patterns
 from qe_edge.verification.onnx_fields import GRAPH
 from qe_edge.verification.wire import Message, WireError
 
 WITH_KERNELS = "cpu with kernels"
 IN_FLOAT32 = "cpu with kernels in float32"
-"""on a processor without products of bf16 for attention"""
+"""on a processor with AVX-512, but without products of bf16 for attention"""
+FOR_AVX2 = "cpu with kernels for AVX2"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
     if plan is None:
         return None
     packed = pack(plan.library, path.parent, plan.weights)
-    sums = {name + SUMS: tensor.sums for name, tensor in packed.items()}
+    notes = {name + NOTES: tensor.notes for name, tensor in packed.items()}
     expanded = {name: one.integers for name, one in plan.weights.items() if one.expanded}
     inputs = [EXTEND] if plan.fused["AttendQuantize"] else []
-    written = with_nodes(plan.model, plan.nodes, DOMAIN, inputs, sums, expanded)
+    written = with_nodes(plan.model, plan.nodes, DOMAIN, inputs, notes, expanded)
     given = {name.decode(): tensor.weights for name, tensor in packed.items()}
     return Rewritten(plan.library, written, given, bool(inputs), plan.fused, plan.runs_on)
 
@@ -81,6 +82,8 @@ class _Plan:
 
     @property
     def runs_on(self) -> str:
+        if self.library.name == AVX2:
+            return FOR_AVX2
         return IN_FLOAT32 if unit_of_bf16(self.library) is Unit.NONE else WITH_KERNELS
 
 
@@ -99,7 +102,7 @@ def _plan(path: Path, head_dim: int) -> _Plan | None:
     for node in graph.fused(head_dim, products):
         if made.keys().isdisjoint(node.outputs):
             made |= dict.fromkeys(node.outputs, node)
-    if not made or not graph.names.isdisjoint([EXTEND.encode(), *(name + SUMS for name in weights)]):
+    if not made or not graph.names.isdisjoint([EXTEND.encode(), *(name + NOTES for name in weights)]):
         return None
     replaced = made.keys() | weights.keys()
     kept = [node for node in graph.nodes if replaced.isdisjoint(node.outputs)]

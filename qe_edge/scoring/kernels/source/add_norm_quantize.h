@@ -21,7 +21,7 @@ struct AddNormQuantize {
         call.require(residual.last() == width && residual.count() == tokens * width &&
                          product.count() == tokens * width && scale.count() == 1 && zero.count() == 1,
                      "AddNormQuantize: sizes that do not belong together");
-        call.require(width > 0 && width % WIDTH == 0, "AddNormQuantize: no multiple of 16 channels");
+        call.require(width > 0 && width % CHANNELS == 0, "AddNormQuantize: no multiple of 16 channels");
         float* added = call.output<float>(0, residual.sizes, residual.axes);
         uint8_t* quantised = call.output<uint8_t>(1, residual.sizes, residual.axes);
         if (!call.good()) return;

@@ -1,4 +1,4 @@
-// Attention of one group of heads in float32.
+// Attention of one group of heads in float32, for W queries at a time, the numbers of a vector.
 #pragma once
 #include "softmax.h"
 #include "vectors.h"
@@ -9,7 +9,7 @@ struct FloatGroup {
     int64_t past, stride;
 };
 
-// [16, D] becomes [D, 16].
+// [W, D] becomes [D, W].
 INLINE void transposed(const float* values, int64_t head, float* turned) {
     for (int64_t part = 0; part < head; part += WIDTH) {
         Floats rows[WIDTH];
@@ -19,7 +19,7 @@ INLINE void transposed(const float* values, int64_t head, float* turned) {
     }
 }
 
-// weights[j] = the products of key j [D] with 16 queries [D, 16].
+// weights[j] = the products of key j [D] with W queries [D, W].
 INLINE void products(const float* queries, const float* keys, int64_t count, int64_t head, float* weights) {
     constexpr int64_t AT_ONCE = 8;
     int64_t j = 0;
@@ -41,7 +41,7 @@ INLINE void products(const float* queries, const float* keys, int64_t count, int
     }
 }
 
-// sums[d] += number d of every value times its weights, for 16 numbers and 16 queries.
+// sums[d] += number d of every value times its weights, for W numbers and W queries.
 INLINE void mix(const float* weights, const float* values, int64_t count, int64_t stride, Floats sums[WIDTH]) {
     for (int64_t j = 0; j < count; ++j) {
         const Floats weight = load(weights + j * WIDTH);
@@ -50,9 +50,9 @@ INLINE void mix(const float* weights, const float* values, int64_t count, int64_
     }
 }
 
-// mixed [16, D] = softmax(queries [16, D] times keys) times values, each query with the first keys that it sees.
-// weights: scratch [keys, 16].
-INLINE void attend_16(const float* queries, const FloatGroup& group, int64_t head, int32_t most, int32_t least,
+// mixed [W, D] = softmax(queries [W, D] times keys) times values, each query with the first keys that it sees.
+// weights: scratch [keys, W].
+INLINE void attend_queries(const float* queries, const FloatGroup& group, int64_t head, int32_t most, int32_t least,
                       Ints seen, float* weights, float* mixed) {
     alignas(64) float turned[WIDTH * WIDEST_HEAD];
     transposed(queries, head, turned);

@@ -110,7 +110,7 @@ struct HalfDots {
 // mixed [16, D] = softmax(queries [16, D] times keys) times values, each query with the first keys that it sees.
 // T, the keys of a group, is a multiple of 32 whose rest is finite. weights: scratch [T, 16].
 template <typename Multiplier>
-ANY_UNIT_INLINE void attend_16(const float* queries, HalfGroup group, int64_t head, int32_t most, int32_t least,
+ANY_UNIT_INLINE void attend_queries(const float* queries, HalfGroup group, int64_t head, int32_t most, int32_t least,
                                Ints seen, float* weights, float* mixed) {
     alignas(64) uint32_t turned[WIDTH * WIDEST_HEAD / 2];  // [D / 2, 16]: pairs of numbers of each query
     for (int64_t part = 0; part < head; part += PAIRS) {

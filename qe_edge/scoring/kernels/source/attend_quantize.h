@@ -7,10 +7,13 @@
 // present_value [B, groups, P + S, D], what a later batch takes as its past, or of 0 rows where `extend` is false.
 #pragma once
 #include "attend_floats.h"
+#ifdef __AVX512F__
 #include "attend_halves.h"
+#endif
 #include "kernel.h"
 #include "quantise.h"
 #include "scratch.h"
+#include "units.h"
 
 struct AttendQuantize {
     static constexpr const char* NAME = "AttendQuantize";
@@ -38,7 +41,7 @@ struct AttendQuantize {
         batch.head = batch.past_key.sizes[3];
         const int64_t keys = batch.past + batch.length, head = batch.head;
         call.require(batch.query.axes == 3 && batch.past_key.axes == 4 && heads > 0 && groups > 0 && heads < 1024 &&
-                         heads % groups == 0 && head > 0 && head <= WIDEST_HEAD && head % (2 * WIDTH) == 0,
+                         heads % groups == 0 && head > 0 && head <= WIDEST_HEAD && head % 32 == 0,
                      "AttendQuantize: heads that are not known here");
         if (!call.good()) return;
         const int64_t width = heads * head;
@@ -59,7 +62,7 @@ struct AttendQuantize {
         float* present_key = call.output<float>(2, present_sizes, 4);
         float* present_value = call.output<float>(3, present_sizes, 4);
         if (!call.good()) return;
-        // weights [T, 16]; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
+        // weights [T, W]; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
         // bf16, 2 * groups * [T, D]. T: a multiple of 32.
         const bool halves = unit != Unit::NONE;
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
@@ -77,12 +80,7 @@ struct AttendQuantize {
         for (int64_t row = 0; call.good() && row < batch.rows; ++row) {
             for (int64_t group = 0; group < groups; ++group) {
                 const float* values = rotate_keys(batch, row, group);
-                if (unit == Unit::TILES)
-                    in_halves<HalfTiles>(batch, row, group, values);
-                else if (unit == Unit::DOTS)
-                    in_halves<HalfDots>(batch, row, group, values);
-                else
-                    in_floats(batch, row, group, values);
+                attend(batch, row, group, values);
                 if (extends) {
                     const int64_t place = (row * groups + group) * keys * head;
                     join(batch, batch.past_key, group, batch.rotated, head, present_key + place);
@@ -111,10 +109,12 @@ struct AttendQuantize {
         const float* before(const Tensor& tensor, int64_t group) const {
             return tensor.as<float>() + group * past * head;
         }
+#ifdef __AVX512F__
         HalfGroup half_group(int64_t group) const {
             uint16_t* keys = halves + 2 * group * padded * head;
             return {keys, reinterpret_cast<uint32_t*>(keys + padded * head)};
         }
+#endif
     };
 
     // How many keys each query sees. False unless they are its first ones, and at least one.
@@ -169,11 +169,12 @@ struct AttendQuantize {
         for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
             alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
             const Lanes lanes = take(batch, row, group, first, queries);
-            attend_16(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights, mixed);
+            attend_queries(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights, mixed);
             give(batch, group, first, mixed);
         }
     }
 
+#ifdef __AVX512F__
     ANY_UNIT __attribute__((noinline)) void put_past(const Batch& batch) const {
         for (int64_t group = 0; group < groups; ++group) {
             const HalfGroup numbers = batch.half_group(group);
@@ -193,13 +194,28 @@ struct AttendQuantize {
         for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
             alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
             const Lanes lanes = take(batch, row, group, first, queries);
-            attend_16<Multiplier>(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights,
+            attend_queries<Multiplier>(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights,
                                   mixed);
             give(batch, group, first, mixed);
         }
     }
 
-    // 16 queries of a group at a time: its heads of one token side by side, then those of the next token.
+    void attend(const Batch& batch, int64_t row, int64_t group, const float* values) const {
+        if (unit == Unit::TILES)
+            in_halves<HalfTiles>(batch, row, group, values);
+        else if (unit == Unit::DOTS)
+            in_halves<HalfDots>(batch, row, group, values);
+        else
+            in_floats(batch, row, group, values);
+    }
+#else
+    void put_past(const Batch&) const {}
+    void attend(const Batch& batch, int64_t row, int64_t group, const float* values) const {
+        in_floats(batch, row, group, values);
+    }
+#endif
+
+    // A vector of queries of a group at a time: its heads of one token side by side, then those of the next token.
     struct Lanes {
         Ints seen;
         int32_t most, least;

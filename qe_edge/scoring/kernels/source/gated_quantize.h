@@ -1,4 +1,4 @@
-// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale and zero of both; weights, sums and scales of
+// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale and zero of both; weights, notes and scales of
 // the gate, and of what it lets through; floor, levels and zeros as there.
 #pragma once
 #include "products.h"
@@ -21,7 +21,7 @@ struct GatedQuantize {
 
     void run(Call& call) const {
         const Tensor tokens = call.input(0), scale = call.input(1), zero = call.input(2);
-        Product gate(call, 3, tokens, scale, zero), up(call, 6, tokens, scale, zero);
+        Product gate(call, unit, 3, tokens, scale, zero), up(call, unit, 6, tokens, scale, zero);
         const Tensor floor = call.input(9), levels = call.input(10), zeros = call.input(11);
         call.require(gate.channels == up.channels && gate.depth == up.depth && floor.count() == 1 &&
                          levels.count() == 1 && zeros.count() == 1,
@@ -33,7 +33,7 @@ struct GatedQuantize {
         uint8_t* quantised = call.output<uint8_t>(0, sizes, tokens.axes);
         float* scales = call.output<float>(1, of_scales, tokens.axes);
         if (!call.good()) return;
-        // values [AT_ONCE, N], largest magnitudes [AT_ONCE, 16], what the products need, the last tokens
+        // values [AT_ONCE, N], largest magnitudes [AT_ONCE, W], what the products need, the last tokens
         const int64_t kept = AT_ONCE * (gate.channels + WIDTH), numbers = kept + gate.scratch() + up.scratch();
         float* values = static_cast<float*>(Scratch::take(numbers * sizeof(float) + TOKENS * gate.depth));
         if (values == nullptr) return call.fail("GatedQuantize: failed to allocate memory");
@@ -45,8 +45,8 @@ struct GatedQuantize {
             __builtin_memset(magnitudes, 0, count * WIDTH * sizeof(float));
             const TokenTiles tiles(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
                                    reinterpret_cast<uint8_t*>(values + numbers));
-            unit == Unit::TILES ? multiply_both<ByteTiles>(gate, up, tiles, values, magnitudes)
-                                : multiply_both<ByteDots>(gate, up, tiles, values, magnitudes);
+            unit == SPECIAL ? multiply_both<Special>(gate, up, tiles, values, magnitudes)
+                            : multiply_both<General>(gate, up, tiles, values, magnitudes);
             for (int64_t token = 0; token < count; ++token)
                 scales[first + token] = quantise_token(
                     values + token * gate.channels, gate.channels, load(magnitudes + token * WIDTH), *floor.as<float>(),
@@ -59,8 +59,8 @@ struct GatedQuantize {
                                                                  const TokenTiles& tiles, float* values,
                                                                  float* magnitudes) {
         multiply_all<Multiplier>(
-            tiles, gate.channels, BLOCK, [&](int64_t channel) { return gate.weights.as<int8_t>() + channel * gate.depth; },
-            [&](int64_t channel) { return up.weights.as<int8_t>() + channel * up.depth; },
+            tiles, gate.channels, BLOCK, [&](int64_t channel) { return gate.block(channel); },
+            [&](int64_t channel) { return up.block(channel); },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
                 float* largest_so_far = magnitudes + (met.token + row) * WIDTH;
                 Floats top = load(largest_so_far);

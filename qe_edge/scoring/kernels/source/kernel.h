@@ -3,6 +3,7 @@
 #include "abi.h"
 
 constexpr size_t MOST_AXES = 4;
+constexpr int64_t CHANNELS = 16;  // divide what a kernel takes of them, on every processor
 // Every shape comes from a graph that may be a stranger's; products of two sizes stay far from overflow.
 constexpr int64_t MOST = 1 << 24;
 

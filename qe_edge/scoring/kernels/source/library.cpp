@@ -22,7 +22,7 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     return status ? status : api.AddCustomOpDomain(options, domain);
 }
 
-// What products of int8, and of bf16, run on: 0 for nothing that this library has, 1 for vectors, 2 for tiles.
+// What products of int8, and of bf16, run on, as `Unit` counts.
 extern "C" __attribute__((visibility("default"))) int qe_edge_unit_of_bytes() {
     return static_cast<int>(processor::for_bytes());
 }
@@ -38,8 +38,19 @@ extern "C" __attribute__((visibility("default"))) void qe_edge_expand(const uint
     expand(fours, divisors, zeros, depth, channels, weights);
 }
 
-// See `pack`. depth is a multiple of 64, channels one of 32.
-extern "C" __attribute__((visibility("default"))) void qe_edge_pack(const int8_t* weights, int64_t depth,
-                                                                    int64_t channels, int8_t* packed, int32_t* sums) {
-    pack(weights, depth, channels, packed, sums);
+// How many int32 a product with these weights [K, N] needs besides.
+extern "C" __attribute__((visibility("default"))) int64_t qe_edge_count_notes(int64_t depth, int64_t channels) {
+    return count_notes(processor::for_bytes(), depth, channels);
+}
+
+// Weights [K, N] as products take them, packed and notes. depth and channels are multiples of 64. False if there is not enough
+// memory.
+extern "C" __attribute__((visibility("default"))) bool qe_edge_pack(const int8_t* weights, int64_t depth,
+                                                                    int64_t channels, int8_t* packed, int32_t* notes) {
+    sum_up(weights, depth, channels, notes);
+#ifndef __AVX512F__
+    if (processor::for_bytes() == Unit::PAIRS) return pack_pairs(weights, depth, channels, packed, notes + channels);
+#endif
+    pack(weights, depth, channels, packed);
+    return true;
 }

@@ -1,4 +1,4 @@
-// MatMulIntegerToFloat. Inputs: tokens, scale, zero, weights, sums and scales of a `Product`; [.., N] float32.
+// MatMulIntegerToFloat. Inputs: tokens, scale, zero, weights, notes and scales of a `Product`; [.., N] float32.
 #pragma once
 #include "products.h"
 #include "scratch.h"
@@ -16,7 +16,7 @@ struct Linear {
     }
 
     void run(Call& call) const {
-        Product product(call, 3, call.input(0), call.input(1), call.input(2));
+        Product product(call, unit, 3, call.input(0), call.input(1), call.input(2));
         if (!call.good()) return;
         int64_t sizes[MOST_AXES];
         for (size_t i = 0; i < product.tokens.axes; ++i) sizes[i] = product.tokens.sizes[i];
@@ -27,15 +27,14 @@ struct Linear {
         if (last == nullptr) return call.fail("Linear: failed to allocate memory");
         product.prepare(last + TOKENS * product.depth);
         const TokenTiles tiles(product.tokens.as<uint8_t>(), product.count, product.depth, last);
-        unit == Unit::TILES ? one<ByteTiles>(product, tiles, results) : one<ByteDots>(product, tiles, results);
+        unit == SPECIAL ? one<Special>(product, tiles, results) : one<General>(product, tiles, results);
     }
 
     template <typename Multiplier>
     ANY_UNIT __attribute__((noinline)) static void one(const Product& product, const TokenTiles& tiles, float* results) {
-        const int8_t* weights = product.weights.as<int8_t>();
         multiply_all<Multiplier>(
-            tiles, product.channels, 2 * BLOCK, [&](int64_t channel) { return weights + channel * product.depth; },
-            [&](int64_t channel) { return weights + (channel + BLOCK) * product.depth; },
+            tiles, product.channels, 2 * BLOCK, [&](int64_t channel) { return product.block(channel); },
+            [&](int64_t channel) { return product.block(channel + BLOCK); },
             [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
                 for (int64_t part = 0; part < 4; ++part) {
                     const int64_t channel = met.channel + part * WIDTH;

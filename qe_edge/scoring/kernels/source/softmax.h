@@ -1,10 +1,10 @@
-// Weights of keys for 16 queries at a time.
+// Weights of keys for a vector of queries.
 #pragma once
 #include "vectors.h"
 
 constexpr int64_t WIDEST_HEAD = 256;
 
-// weights [keys, 16]: products become e^(product - largest), 0 for what a query does not see; returns their sums.
+// weights [keys, W]: products become e^(product - largest), 0 for what a query does not see; returns their sums.
 // most, least: the most and the fewest keys that one of the queries sees.
 INLINE Floats softmax(float* weights, int64_t most, int64_t least, Ints seen) {
     Floats top = all(-3.0e38f), sums = {};

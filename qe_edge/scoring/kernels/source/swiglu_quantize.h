@@ -20,7 +20,7 @@ struct SwigluQuantize {
         const int64_t width = gate.last(), tokens = width ? gate.count() / width : 0;
         call.require(up.count() == gate.count() && floor.count() == 1 && levels.count() == 1 && zero.count() == 1,
                      "SwigluQuantize: sizes that do not belong together");
-        call.require(width > 0 && width % WIDTH == 0, "SwigluQuantize: no multiple of 16 channels");
+        call.require(width > 0 && width % CHANNELS == 0, "SwigluQuantize: no multiple of 16 channels");
         if (!call.good()) return;
         int64_t sizes[MOST_AXES];
         for (size_t i = 0; i < gate.axes; ++i) sizes[i] = i + 1 < gate.axes ? gate.sizes[i] : 1;

@@ -1,10 +1,11 @@
-"""Sessions that run one kernel, where this machine has kernels; tiles in software where the processor has none."""
+"""Sessions that run one kernel on each unit; in software where the processor does not have one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qe_edge.scoring.kernels import library as kernels
+from qe_edge.scoring.kernels.library import AVX2, AVX512
 from qe_edge.scoring.kernels.packing import Unit, unit_of_int8
 from qe_edge.scoring.kernels.patterns import DOMAIN
-from qe_edge.scoring.kernels.source.hatch_build import FLAGS, SOURCE
+from qe_edge.scoring.kernels.source.hatch_build import FLAGS, LIBRARIES, SOURCE
 from qe_edge.scoring.machine import CPU_FACTS
 
 Array = NDArray[Any]
@@ -42,68 +44,72 @@ OUTPUTS = {
 @pytest.fixture(autouse=True)
 def _has_kernels() -> None:
     if kernels.library() is None:
-        pytest.skip("no kernels on this machine: no C++ compiler when qe-edge was installed, or no AVX-512")
+        pytest.skip("no kernels on this machine: no C++ compiler when qe-edge was installed, or no AVX2")
 
 
 @pytest.fixture(scope="session")
-def with_software_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same kernels with a tile unit written in C++."""
-    if "avx512_bf16" not in CPU_FACTS.read_text(encoding="utf-8"):
-        pytest.skip("no AVX512-BF16 on this machine: what stands for tiles uses it")
-    compiled = tmp_path_factory.mktemp("kernels") / "tiles_in_software.so"
-    unit = Path(__file__).with_name("tiles_in_software.h")
-    command = [
-        *os.environ.get("CXX", "c++").split(),
-        *FLAGS,
-        "-include",
-        str(unit),
-        str(SOURCE / "library.cpp"),
-        "-o",
-        str(compiled),
-    ]
-    subprocess.run(command, check=True)
-    return compiled
+def in_software(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a library of the same kernels, with a unit written in C++ that the processor need not have."""
+    units = {AVX512: "tiles_in_software.h", AVX2: "dots_in_software.h"}
+
+    @cache
+    def compile_library(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("kernels")
+        compiler = os.environ.get("CXX", "c++").split()
+        unit = Path(__file__).with_name(units[name])
+        command = [*compiler, *FLAGS, *LIBRARIES[name], "-include", unit, SOURCE / "library.cpp", "-o", folder / name]
+        subprocess.run(command, check=True)
+        return folder
+
+    return compile_library
 
 
-@pytest.fixture
-def tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """The library that sessions load, with tiles: the processor's, or in software."""
+def processor_has(instructions: str) -> bool:
+    return instructions in CPU_FACTS.read_text(encoding="utf-8").split()
+
+
+NAMES = {
+    "float32": (None, Unit.NONE),
+    "pairs": (AVX2, Unit.PAIRS),
+    "dots of AVX2": (AVX2, Unit.DOTS),
+    "dots": (AVX512, Unit.DOTS),
+    "tiles": (AVX512, Unit.TILES),
+}
+"""what kernels can run on: the library, and its unit"""
+
+
+def choose(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    """Has sessions run on this unit: the processor's own, or where it has none, one in software."""
+    wanted, unit = NAMES[name]
+    if name != "tiles":
+        monkeypatch.setenv(kernels.SWITCH, {"dots of AVX2": "avx2", "dots": "vectors"}.get(name, name))
     found = kernels.library()
+    if wanted is not None and (found is None or found.name != wanted):
+        pytest.skip("no AVX-512 on this machine" if wanted == AVX512 else "no kernels for AVX2")
     assert found is not None
-    if unit_of_int8(found) is Unit.TILES:
-        return found
-    compiled: Path = request.getfixturevalue("with_software_tiles")
-    monkeypatch.setattr(kernels, "LIBRARY", compiled)
-    return compiled
+    if unit_of_int8(found) is not unit:
+        if wanted == AVX512 and not processor_has("avx512_vnni" if unit is Unit.DOTS else "avx512_bf16"):
+            pytest.skip("no AVX512-VNNI on this machine, or no AVX512-BF16, which stands for tiles")
+        monkeypatch.setattr(kernels, "FOLDER", request.getfixturevalue("in_software")(wanted))
+        found = kernels.library()
+        assert found is not None
+        assert unit_of_int8(found) is unit
+    return unit
 
 
-@pytest.fixture
-def dots(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library that sessions load, without tiles."""
-    monkeypatch.setenv(kernels.SWITCH, "vectors")
-    found = kernels.library()
-    assert found is not None
-    if unit_of_int8(found) is Unit.NONE:
-        pytest.skip("no AVX512-VNNI on this machine")
-    return found
-
-
-@pytest.fixture(params=[Unit.DOTS, Unit.TILES], ids=["dots", "tiles"])
-def products(request: pytest.FixtureRequest) -> Path:
-    """The library that sessions load, on each unit that multiplies int8."""
-    library: Path = request.getfixturevalue(request.param.name.lower())
-    return library
-
-
-@pytest.fixture(params=Unit, ids=["float32", "dots", "tiles"])
+@pytest.fixture(params=NAMES)
 def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Unit:
     """What of a processor the kernels use."""
-    one: Unit = request.param
-    if one is Unit.NONE:
-        monkeypatch.setenv(kernels.SWITCH, "float32")
-    else:
-        request.getfixturevalue(one.name.lower())
-    return one
+    return choose(request.param, request, monkeypatch)
+
+
+@pytest.fixture(params=[name for name, (_, unit) in NAMES.items() if unit is not Unit.NONE])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library that sessions load, on each unit that multiplies int8."""
+    choose(request.param, request, monkeypatch)
+    found = kernels.library()
+    assert found is not None
+    return found
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qe_edge.scoring.kernels.packing import Packed, Place, Unit, Weights, pack
-from qe_edge.scoring.machine import CPU_FACTS
+from qe_edge.scoring.kernels.library import library
+from qe_edge.scoring.kernels.packing import Packed, Place, Unit, Weights, pack, unit_of_bf16
 from tests.qe_edge.scoring.kernels.conftest import Array, Run
 
 FLOOR, LEVELS, ZERO = np.array(1e-6, np.float32), np.array(127, np.float32), np.array(128, np.uint8)
@@ -99,6 +99,13 @@ SIZES = [
 ]
 
 
+def in_halves() -> bool:
+    """Whether attention multiplies in bf16."""
+    found = library()
+    return found is not None and unit_of_bf16(found) is not Unit.NONE
+
+
+@pytest.mark.usefixtures("unit")
 @pytest.mark.parametrize(("batch", "length", "past", "heads", "groups", "head"), SIZES)
 def test_attention(
     kernel: Run,
@@ -109,7 +116,6 @@ def test_attention(
     heads: int,
     groups: int,
     head: int,
-    unit: Unit,
 ) -> None:
     inputs = attention_inputs(random, batch, length, past, heads, groups, head)
     found = kernel("AttendQuantize", *inputs, heads=heads, groups=groups, scale=head**-0.5)
@@ -125,7 +131,7 @@ def test_attention(
     weights = np.exp(np.where(inputs[7], logits - logits.max(-1, keepdims=True), -np.inf))
     mixed = weights / weights.sum(-1, keepdims=True) @ np.repeat(value, shared, 1)
     integers, scales = token_steps(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
-    if unit is Unit.NONE or "avx512_bf16" not in CPU_FACTS.read_text(encoding="utf-8"):
+    if not in_halves():
         np.testing.assert_allclose(found[1], scales, rtol=2e-5)
         assert_quantised(found[0], integers)
     else:
@@ -250,7 +256,7 @@ def test_product(
     plain, scales = weights(random, inputs, channels), np.abs(floats(random, channels))
     given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
     ready = packed(products, tmp_path, plain)
-    (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.sums, scales)
+    (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.notes, scales)
     np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
 
 
@@ -269,7 +275,7 @@ def test_gated_products(
     gate, up = weights(random, inputs, channels), weights(random, inputs, channels)
     scales = [np.abs(floats(random, channels)) * np.float32(0.01) for _ in "gu"]
     ready = [packed(products, tmp_path, plain) for plain in (gate, up)]
-    operands = [x for one, scale in zip(ready, scales, strict=True) for x in (one.weights, one.sums, scale)]
+    operands = [x for one, scale in zip(ready, scales, strict=True) for x in (one.weights, one.notes, scale)]
     quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, FLOOR, LEVELS, ZERO)
     wide = product(given, gate, scales[0])
     integers, exact = token_steps(wide / (1 + np.exp(-wide)) * product(given, up, scales[1]))
@@ -283,7 +289,7 @@ def test_gates_far_from_zero_are_open_or_shut(
     given = np.full((1, 1, 64), 255, np.uint8)
     ready = packed(products, tmp_path, np.full((64, 64), 127, np.int8) * np.resize([1, -1], 64).astype(np.int8))
     scales = np.ones(64, np.float32)
-    operands = (ready.weights, ready.sums, scales)
+    operands = (ready.weights, ready.notes, scales)
     quantised, steps = kernel("GatedQuantize", given, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
     top = 64 * 127 * 127 * 0.02
     np.testing.assert_array_equal(quantised[0, 0], np.resize([255, 128], 64))
@@ -306,10 +312,10 @@ def test_more_axes_than_a_tensor_has_are_an_error(kernel: Run, random: np.random
         kernel(operator, *inputs[operator], **attributes)
 
 
-@pytest.mark.usefixtures("products")
-def test_products_of_no_tokens(kernel: Run, random: np.random.Generator) -> None:
+def test_products_of_no_tokens(kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path) -> None:
     nothing = np.zeros((2, 0, 64), np.uint8)
-    operands = (weights(random, 64, 64), np.zeros(64, np.int32), np.ones(64, np.float32))
+    ready = packed(products, tmp_path, weights(random, 64, 64))
+    operands = (ready.weights, ready.notes, np.ones(64, np.float32))
     (found,) = kernel("Linear", nothing, SCALE, ZERO, *operands)
     assert found.shape == (2, 0, 64)
     quantised, steps = kernel("GatedQuantize", nothing, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
@@ -317,20 +323,22 @@ def test_products_of_no_tokens(kernel: Run, random: np.random.Generator) -> None
 
 
 def test_products_of_sizes_that_do_not_belong_together_are_an_error(
-    kernel: Run, random: np.random.Generator, products: Path
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path
 ) -> None:
-    given, plain = np.zeros((1, 2, 64), np.uint8), weights(random, 64, 128)
-    sums, scales = np.zeros(128, np.int32), np.ones(128, np.float32)
+    given, plain, scales = np.zeros((1, 2, 64), np.uint8), weights(random, 64, 128), np.ones(128, np.float32)
+    ready, half = packed(products, tmp_path, plain), packed(products, tmp_path, plain[:, :64].copy())
+    whole = (ready.weights, ready.notes, scales)
+    kernel("Linear", given, SCALE, ZERO, *whole)
     for operands in (
-        (given, SCALE, ZERO, plain[:, :100], sums[:100], scales[:100]),
-        (given, SCALE, ZERO, plain[:32], sums, scales),
-        (given[:, :, :32], SCALE, ZERO, plain, sums, scales),
-        (given, SCALE, ZERO, plain, sums[:64], scales),
-        (given, SCALE, ZERO, plain, sums, scales[:64]),
-        (given, scales, ZERO, plain, sums, scales),
+        (given, SCALE, ZERO, plain[:, :100], ready.notes[:100], scales[:100]),
+        (given, SCALE, ZERO, ready.weights[:32], ready.notes, scales),
+        (given[:, :, :32], SCALE, ZERO, *whole),
+        (given, SCALE, ZERO, ready.weights, ready.notes[:-1], scales),
+        (given, SCALE, ZERO, ready.weights, ready.notes, scales[:64]),
+        (given, scales, ZERO, *whole),
     ):
         with pytest.raises(Exception, match="product: "):
             kernel("Linear", *operands)
-    narrow = (np.ascontiguousarray(plain[:, :64]), sums[:64], scales[:64])
+    narrow = (half.weights, half.notes, scales[:64])
     with pytest.raises(Exception, match="GatedQuantize: "):
-        kernel("GatedQuantize", given, SCALE, ZERO, plain, sums, scales, *narrow, FLOOR, LEVELS, ZERO)
+        kernel("GatedQuantize", given, SCALE, ZERO, *whole, *narrow, FLOOR, LEVELS, ZERO)

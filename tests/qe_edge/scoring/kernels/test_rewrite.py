@@ -16,10 +16,10 @@ from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
 from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
-from qe_edge.scoring.kernels.library import SWITCH, library
+from qe_edge.scoring.kernels.library import AVX2, AVX512, SWITCH, library
 from qe_edge.scoring.kernels.packing import Unit, unit_of_int8
-from qe_edge.scoring.kernels.rewrite import IN_FLOAT32, WITH_KERNELS, runs_on, with_kernels
-from qe_edge.scoring.machine import CPU_FACTS
+from qe_edge.scoring.kernels.rewrite import FOR_AVX2, IN_FLOAT32, WITH_KERNELS, runs_on, with_kernels
+from tests.qe_edge.scoring.kernels.conftest import processor_has
 
 HEAD = 64
 """size of a head of the embedded bundle's"""
@@ -92,8 +92,10 @@ def test_another_pattern_stays_as_it_is(
 def test_what_the_processor_has_is_found() -> None:
     found = library()
     assert found is not None
-    facts = CPU_FACTS.read_text(encoding="utf-8")
-    expected = Unit.TILES if "amx_int8" in facts else Unit.DOTS if "avx512_vnni" in facts else Unit.NONE
+    if found.name == AVX512:
+        expected = Unit.TILES if processor_has("amx_int8") else Unit.DOTS if processor_has("avx512_vnni") else Unit.NONE
+    else:
+        expected = Unit.DOTS if processor_has("avx_vnni") else Unit.PAIRS
     assert unit_of_int8(found) is expected
 
 
@@ -135,8 +137,10 @@ def test_heads_wider_than_the_kernel_takes_stay_as_they_are(head_dim: int) -> No
 
 
 def test_the_signature_says_whether_attention_is_in_float32(unit: Unit) -> None:
-    halves = unit is not Unit.NONE and "avx512_bf16" in CPU_FACTS.read_text(encoding="utf-8")
-    expected = WITH_KERNELS if halves else IN_FLOAT32
+    found = library()
+    assert found is not None
+    halves = unit is not Unit.NONE and processor_has("avx512_bf16")
+    expected = FOR_AVX2 if found.name == AVX2 else WITH_KERNELS if halves else IN_FLOAT32
     assert runs_on(MODEL, HEAD) == expected
     with Scorer.load() as scorer:
         assert scorer.signature.endswith(f"| {expected}")

@@ -1,0 +1,62 @@
+// Products with AVX2 alone.
+#pragma once
+#include "pair_order.h"
+#include "units.h"
+
+struct BytePairs {
+    struct Ready {};
+    static constexpr int64_t AT_ONCE = 4;  // tokens whose sums the registers hold
+
+    template <typename Between>
+    INLINE void multiply(const uint8_t* tokens, int64_t depth, Block first, Block second, Meeting& to, Between between) {
+        for (int64_t token = 0; token < TOKENS; token += AT_ONCE) {
+            multiply_block(tokens + token * depth, depth, first, to.sums[0][0] + token, to.sums[0][1] + token);
+            multiply_block(tokens + token * depth, depth, second, to.sums[1][0] + token, to.sums[1][1] + token);
+        }
+        for (int64_t step = 0; step < depth / DEPTH; ++step) between(step);
+    }
+
+  private:
+    // [W] of 16 bits: products of pairs.
+    INLINE __m256i pairs(const uint8_t* token, const int8_t* weights) {
+        return _mm256_maddubs_epi16((__m256i)all_words(token), (__m256i)load_ints(weights));
+    }
+    INLINE Ints widened(__m256i sums, int factor = 1) { return (Ints)_mm256_madd_epi16(sums, _mm256_set1_epi16(factor)); }
+
+    INLINE void multiply_block(const uint8_t* tokens, int64_t depth, Block block, int32_t (*left)[WIDTH],
+                               int32_t (*right)[WIDTH]) {
+        Ints sums[AT_ONCE][2] = {};
+        const int8_t* weights = block.weights;
+        const uint16_t* input = reinterpret_cast<const uint16_t*>(block.order + 2);
+        const uint16_t* const end = input + depth / GROUP;
+        for (const uint16_t* const stop = input + 2 * block.order[0]; input < stop; input += 2, weights += 2 * GROUP_BYTES)
+#pragma GCC unroll 4
+            for (int64_t i = 0; i < AT_ONCE; ++i)
+#pragma GCC unroll 2
+                for (int64_t half = 0; half < 2; ++half)
+                    sums[i][half] += widened(
+                        _mm256_add_epi16(pairs(tokens + i * depth + input[0], weights + half * REGISTER),
+                                         pairs(tokens + i * depth + input[1], weights + GROUP_BYTES + half * REGISTER)));
+        for (const uint16_t* const stop = input + block.order[1]; input < stop; ++input, weights += GROUP_BYTES)
+#pragma GCC unroll 4
+            for (int64_t i = 0; i < AT_ONCE; ++i)
+#pragma GCC unroll 2
+                for (int64_t half = 0; half < 2; ++half)
+                    sums[i][half] += widened(pairs(tokens + i * depth + *input, weights + half * REGISTER));
+        for (; input < end; ++input, weights += GROUP_BYTES)
+            for (int64_t i = 0; i < AT_ONCE; ++i)
+                for (int64_t half = 0; half < 2; ++half) {
+                    int8_t twos[REGISTER], rest[REGISTER];  // 2 * twos + rest are the weights
+                    for (size_t n = 0; n < REGISTER; ++n) {
+                        twos[n] = static_cast<int8_t>(weights[half * REGISTER + n] >> 1);
+                        rest[n] = weights[half * REGISTER + n] & 1;
+                    }
+                    sums[i][half] += widened(pairs(tokens + i * depth + *input, twos), 2) +
+                                     widened(pairs(tokens + i * depth + *input, rest));
+                }
+        for (int64_t i = 0; i < AT_ONCE; ++i) {
+            *reinterpret_cast<LooseInts*>(left[i]) = sums[i][0];
+            *reinterpret_cast<LooseInts*>(right[i]) = sums[i][1];
+        }
+    }
+};

@@ -1,5 +1,7 @@
 // Products with AVX2 alone.
 #pragma once
+#include <initializer_list>
+
 #include "pair_order.h"
 #include "units.h"
 
@@ -17,15 +19,19 @@ struct BytePairs {
     }
 
   private:
-    // [W] of 16 bits: products of pairs.
+    // [2 * W] in 16 bits: products of pairs.
     INLINE __m256i pairs(const uint8_t* token, const int8_t* weights) {
         return _mm256_maddubs_epi16((__m256i)all_words(token), (__m256i)load_ints(weights));
     }
-    INLINE Ints widened(__m256i sums, int factor = 1) { return (Ints)_mm256_madd_epi16(sums, _mm256_set1_epi16(factor)); }
+    INLINE Ints widened(__m256i sums, int16_t factor = 1) {
+        return (Ints)_mm256_madd_epi16(sums, _mm256_set1_epi16(factor));
+    }
 
     INLINE void multiply_block(const uint8_t* tokens, int64_t depth, Block block, int32_t (*left)[WIDTH],
                                int32_t (*right)[WIDTH]) {
-        Ints sums[AT_ONCE][2] = {};
+        Ints sums[AT_ONCE][2];
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < AT_ONCE; ++i) sums[i][0] = sums[i][1] = Ints{};
         const int8_t* weights = block.weights;
         const uint16_t* input = reinterpret_cast<const uint16_t*>(block.order + 2);
         const uint16_t* const end = input + depth / GROUP;
@@ -43,20 +49,28 @@ struct BytePairs {
 #pragma GCC unroll 2
                 for (int64_t half = 0; half < 2; ++half)
                     sums[i][half] += widened(pairs(tokens + i * depth + *input, weights + half * REGISTER));
-        for (; input < end; ++input, weights += GROUP_BYTES)
-            for (int64_t i = 0; i < AT_ONCE; ++i)
-                for (int64_t half = 0; half < 2; ++half) {
-                    int8_t twos[REGISTER], rest[REGISTER];  // 2 * twos + rest are the weights
-                    for (size_t n = 0; n < REGISTER; ++n) {
-                        twos[n] = static_cast<int8_t>(weights[half * REGISTER + n] >> 1);
-                        rest[n] = weights[half * REGISTER + n] & 1;
-                    }
-                    sums[i][half] += widened(pairs(tokens + i * depth + *input, twos), 2) +
-                                     widened(pairs(tokens + i * depth + *input, rest));
-                }
+#pragma GCC unroll 4
         for (int64_t i = 0; i < AT_ONCE; ++i) {
             *reinterpret_cast<LooseInts*>(left[i]) = sums[i][0];
             *reinterpret_cast<LooseInts*>(right[i]) = sums[i][1];
         }
+        if (input < end) add_halved(tokens, depth, input, end, weights, left, right);
+    }
+
+    // The groups of which a pair is too large.
+    static __attribute__((noinline)) void add_halved(const uint8_t* tokens, int64_t depth, const uint16_t* input,
+                                                     const uint16_t* end, const int8_t* weights,
+                                                     int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
+        for (; input < end; ++input)
+            for (int32_t(*to)[WIDTH] : {left, right}) {
+                int8_t twos[REGISTER], rest[REGISTER];  // 2 * twos + rest are the weights
+                for (size_t n = 0; n < REGISTER; ++n, ++weights) {
+                    twos[n] = static_cast<int8_t>(*weights >> 1);
+                    rest[n] = *weights & 1;
+                }
+                for (int64_t i = 0; i < AT_ONCE; ++i)
+                    *reinterpret_cast<LooseInts*>(to[i]) += widened(pairs(tokens + i * depth + *input, twos), 2) +
+                                                            widened(pairs(tokens + i * depth + *input, rest));
+            }
     }
 };

@@ -17,37 +17,35 @@ constexpr int64_t GROUP_BYTES = BLOCK * GROUP;  // of weights
 // 16 bits each, the first inputs of all groups: those taken together side by side, those alone, and those in halves.
 constexpr int64_t order_numbers(int64_t depth) { return 2 + depth / GROUP / 2; }
 
-// What the weights of a group come to in each pair, each sign by itself; 255 for more.
+// What the weights of a group come to in each pair, those of each sign by themselves; 255 for more.
 struct PairSums {
-    uint8_t of_sign[2][LANES];
+    __m256i positive, negative;
 
-    // From [4, N], the weights of four inputs.
-    PairSums(const int8_t* weights, int64_t channels) {
-        for (int64_t n = 0; n < BLOCK; ++n)
-            for (int64_t pair = 0; pair < 2; ++pair) {
-                int sums[2] = {};
-                for (int64_t i = 0; i < 2; ++i) {
-                    const int weight = weights[(2 * pair + i) * channels + n];
-                    sums[weight < 0] += weight < 0 ? -weight : weight;
-                }
-                for (int64_t sign = 0; sign < 2; ++sign)
-                    of_sign[sign][2 * n + pair] = static_cast<uint8_t>(sums[sign] < 255 ? sums[sign] : 255);
-            }
+    // From [2W, 4].
+    explicit PairSums(const __m256i weights[2]) {
+        const __m256i nothing = _mm256_setzero_si256();
+        positive = add_pairs(_mm256_max_epi8(weights[0], nothing), _mm256_max_epi8(weights[1], nothing));
+        negative = add_pairs(_mm256_sub_epi8(nothing, _mm256_min_epi8(weights[0], nothing)),
+                             _mm256_sub_epi8(nothing, _mm256_min_epi8(weights[1], nothing)));
     }
     int largest() const {
+        uint8_t sums[LANES];
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_max_epu8(positive, negative));
         int found = 0;
-        for (const auto& sums : of_sign)
-            for (const uint8_t one : sums) found = one > found ? one : found;
+        for (const uint8_t one : sums) found = one > found ? one : found;
         return found;
     }
-    bool fit(const PairSums& other) const {
-        int found = 0;
-        for (int64_t sign = 0; sign < 2; ++sign)
-            for (int64_t lane = 0; lane < LANES; ++lane) {
-                const int both = of_sign[sign][lane] + other.of_sign[sign][lane];
-                found = both > found ? both : found;
-            }
-        return found <= LARGEST;
+    bool fits(const PairSums& other) const {
+        const __m256i most = _mm256_set1_epi8(static_cast<char>(LARGEST)),
+                      above = _mm256_or_si256(_mm256_subs_epu8(_mm256_adds_epu8(positive, other.positive), most),
+                                              _mm256_subs_epu8(_mm256_adds_epu8(negative, other.negative), most));
+        return _mm256_testz_si256(above, above);
+    }
+
+  private:
+    static __m256i add_pairs(__m256i first, __m256i second) {
+        const __m256i ones = _mm256_set1_epi8(1);
+        return _mm256_packus_epi16(_mm256_maddubs_epi16(first, ones), _mm256_maddubs_epi16(second, ones));
     }
 };
 
@@ -58,17 +56,16 @@ class Order {
         int64_t starts[257] = {};
         for (int64_t group = 0; group < groups; ++group) ++starts[256 - sums[group].largest()];
         for (int64_t i = 1; i < 257; ++i) starts[i] += starts[i - 1];
+        halved = starts[255 - LARGEST];
         for (int64_t group = groups; group--;) by_size[--starts[256 - sums[group].largest()]] = static_cast<uint16_t>(group);
-        int64_t first = 0;
-        while (first < groups && sums[by_size[first]].largest() > LARGEST) ++first;
-        halved = first;
+        int64_t first = halved;
         // by_size[from the first one that is not halved on]: those left over move to the front
         int64_t end = groups;
         uint16_t* to = numbers;
         for (; first < end; ++first) {
             const int64_t most = end - 1 - first < TRIES ? end - 1 - first : TRIES;
             int64_t tried = 1;
-            while (tried <= most && !sums[by_size[first]].fit(sums[by_size[end - tried]])) ++tried;
+            while (tried <= most && !sums[by_size[first]].fits(sums[by_size[end - tried]])) ++tried;
             if (tried > most) {
                 by_size[halved + alone++] = by_size[first];
                 continue;
@@ -81,7 +78,6 @@ class Order {
         }
         for (int64_t i = 0; i < alone; ++i) *to++ = by_size[halved + i];
         for (int64_t i = 0; i < halved; ++i) *to++ = by_size[i];
-        for (int64_t i = 0; i < groups; ++i) numbers[i] = static_cast<uint16_t>(numbers[i] * GROUP);
     }
     int64_t together = 0, alone = 0, halved = 0;
 
@@ -89,24 +85,37 @@ class Order {
     static constexpr int64_t TRIES = 32;  // of one group
 };
 
-// Weights [K, N] as [N / 2W, K / 4, 2, W, 4], the groups of each block in an order of their own: order [N / 2W, `order_numbers`]. False if
-// there is not enough memory.
+// Four rows of 2W weights as [2W, 4].
+INLINE void interleave(const int8_t* rows, int64_t channels, __m256i to[2]) {
+    __m128i row[4];
+    for (int64_t i = 0; i < GROUP; ++i) row[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + i * channels));
+    const __m128i low = _mm_unpacklo_epi8(row[0], row[1]), high = _mm_unpackhi_epi8(row[0], row[1]),
+                  low2 = _mm_unpacklo_epi8(row[2], row[3]), high2 = _mm_unpackhi_epi8(row[2], row[3]);
+    to[0] = _mm256_set_m128i(_mm_unpackhi_epi16(low, low2), _mm_unpacklo_epi16(low, low2));
+    to[1] = _mm256_set_m128i(_mm_unpackhi_epi16(high, high2), _mm_unpacklo_epi16(high, high2));
+}
+
+// Weights [K, N] as [N / 2W, K / 4, 2W, 4], the groups of each block in an order of their own: order
+// [N / 2W, `order_numbers`]. False if there is not enough memory.
 static bool pack_pairs(const int8_t* weights, int64_t depth, int64_t channels, int8_t* packed, int32_t* order) {
     const int64_t groups = depth / GROUP;
-    char* room = static_cast<char*>(Scratch::take(groups * (sizeof(PairSums) + sizeof(uint16_t))));
-    if (room == nullptr) return false;
-    PairSums* sums = reinterpret_cast<PairSums*>(room);
+    __m256i* of_block = static_cast<__m256i*>(Scratch::take(groups * (GROUP_BYTES + sizeof(PairSums) + sizeof(uint16_t))));
+    if (of_block == nullptr) return false;
+    PairSums* sums = reinterpret_cast<PairSums*>(of_block + 2 * groups);
     uint16_t* by_size = reinterpret_cast<uint16_t*>(sums + groups);
     for (int64_t block = 0; block < channels / BLOCK; ++block, order += order_numbers(depth)) {
-        const int8_t* of_block = weights + block * BLOCK;
-        for (int64_t group = 0; group < groups; ++group) sums[group] = PairSums(of_block + group * GROUP * channels, channels);
+        for (int64_t group = 0; group < groups; ++group) {
+            interleave(weights + group * GROUP * channels + block * BLOCK, channels, of_block + 2 * group);
+            sums[group] = PairSums(of_block + 2 * group);
+        }
         uint16_t* inputs = reinterpret_cast<uint16_t*>(order + 2);
         const Order found(sums, groups, by_size, inputs);
         order[0] = static_cast<int32_t>(found.together);
         order[1] = static_cast<int32_t>(found.alone);
-        for (int64_t place = 0; place < groups; ++place)
-            for (int64_t n = 0; n < BLOCK; ++n)
-                for (int64_t i = 0; i < GROUP; ++i) *packed++ = of_block[(inputs[place] + i) * channels + n];
+        for (int64_t place = 0; place < groups; ++place, packed += GROUP_BYTES) {
+            __builtin_memcpy(packed, of_block + 2 * inputs[place], GROUP_BYTES);
+            inputs[place] = static_cast<uint16_t>(inputs[place] * GROUP);
+        }
     }
     return true;
 }

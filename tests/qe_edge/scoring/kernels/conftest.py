@@ -57,8 +57,8 @@ def in_software(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         folder = tmp_path_factory.mktemp("kernels")
         compiler = os.environ.get("CXX", "c++").split()
         unit = Path(__file__).with_name(units[name])
-        command = [*compiler, *FLAGS, *LIBRARIES[name], "-include", unit, SOURCE / "library.cpp", "-o", folder / name]
-        subprocess.run(command, check=True)
+        command = [*compiler, *FLAGS, *LIBRARIES[name], "-include", str(unit), str(SOURCE / "library.cpp")]
+        subprocess.run([*command, "-o", str(folder / name)], check=True)
         return folder
 
     return compile_library

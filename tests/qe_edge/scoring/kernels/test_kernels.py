@@ -260,6 +260,20 @@ def test_product(
     np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 31, 32, 63, 64, 65, 128])
+def test_products_of_the_largest_activations(
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path, size: int
+) -> None:
+    """Sums of two and of four such products are on both sides of what 16 bits hold."""
+    plain = np.where(random.random((128, 64)) < 0.9, size, -size).clip(-128, 127).astype(np.int8)
+    plain[:, 32:] *= -1
+    plain[::3, ::5] = random.integers(-size, size, plain[::3, ::5].shape)
+    given = random.choice([0, 254, 255], (1, 9, 128), p=[0.1, 0.1, 0.8]).astype(np.uint8)
+    ready, scales = packed(products, tmp_path, plain), np.ones(64, np.float32)
+    (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.notes, scales)
+    np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 1536)])
 @pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (2, 200)])
 def test_gated_products(

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from qe_edge.scoring.kernels.library import SWITCH, library
 from qe_edge.scoring.kernels.packing import Place, Weights, pack
 from qe_edge.scoring.kernels.rewrite import with_kernels
 
@@ -102,3 +103,36 @@ def test_a_file_that_is_too_short_is_an_error(products: Path, tmp_path: Path, we
     (tmp_path / "weights").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="reshape"):
         pack(products, tmp_path, {b"w": weights})
+
+
+def test_groups_of_pairs_are_taken_together_where_16_bits_hold_their_sums(
+    tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "pairs")
+    found = library()
+    assert found is not None
+    inputs, channels, block = 256, 64, 16
+    weights = np.clip(random.normal(0, 30, (inputs, channels)), -64, 64).astype(np.int8)
+    weights[8:10, 5] = 127  # a pair by itself is too large
+    weights[12:14, 21] = -64  # with no other
+    weights[100:102, 21] = 64
+    (tmp_path / "weights").write_bytes(weights.tobytes())
+    notes = pack(found, tmp_path, {b"w": Weights(Place("weights", 0, weights.shape))})[b"w"].notes
+    np.testing.assert_array_equal(notes[:channels], weights.sum(0, dtype=np.int32))
+    orders = notes[channels:].reshape(channels // block, 2 + inputs // 8)
+    for order, of_block in zip(orders, np.split(weights.astype(int), channels // block, axis=1), strict=True):
+        together, alone = order[:2]
+        groups = order[2:].view(np.uint16)
+        assert sorted(groups) == list(range(0, inputs, 4))
+
+        def sums(first: int, of_block: NDArray[np.int_] = of_block) -> NDArray[np.int_]:
+            """Of a group's pairs, those of each sign by themselves."""
+            pairs = of_block[first : first + 4].reshape(2, 2, -1)
+            return np.stack([np.maximum(pairs, 0).sum(1), np.maximum(-pairs, 0).sum(1)])
+
+        for one, other in groups[: 2 * together].reshape(-1, 2):
+            assert (sums(one) + sums(other)).max() <= 128
+        assert all(sums(one).max() <= 128 for one in groups[2 * together : 2 * together + alone])
+        assert all(sums(one).max() > 128 for one in groups[2 * together + alone :])
+    assert orders[0, :2] @ [2, 1] == inputs // 4 - 1
+    assert 2 * orders[:, 0].sum() > 0.9 * groups.size * len(orders)

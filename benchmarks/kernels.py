@@ -24,7 +24,7 @@ from qe_edge.scoring.kernels.library import SWITCH
 from qe_edge.table.table import open_table
 
 WITHOUT, ALL = "off", "all"
-SWITCHES = (WITHOUT, "float32", "vectors", ALL)
+SWITCHES = (WITHOUT, "avx2", "float32", "vectors", ALL)
 """what the kernels may use, from nothing to everything"""
 
 

@@ -11,10 +11,8 @@ from qe_edge.scoring.machine import CPU_FACTS
 FOLDER = Path(__file__).resolve().parent
 """of the libraries, made when qe-edge is installed from source or built into a wheel (source/hatch_build.py)"""
 AVX512, AVX2 = "x86-64-v4.so", "x86-64-v3.so"
-NEEDED = {
-    AVX2: {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"},
-    AVX512: {"avx2", "fma", "bmi1", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-}
+_OF_AVX2 = {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"}
+NEEDED = {AVX2: _OF_AVX2, AVX512: _OF_AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
 """what Linux calls the instructions that tell the processors of each library from older ones"""
 SWITCH = "QE_EDGE_KERNELS"
 """environment variable. `off`: ONNX Runtime's operators alone; `vectors`: kernels without AMX; `avx2`: kernels without

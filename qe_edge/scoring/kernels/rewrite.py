@@ -46,7 +46,7 @@ def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
     """A graph with nodes of the kernels, or None: none matches, or this machine has no kernels.
 
     head_dim: size of an attention head, as the bundle records it. Raises OSError and ValueError for weights that cannot
-    be read.
+    be read, and MemoryError.
     """
     plan = _plan(path, head_dim)
     if plan is None:

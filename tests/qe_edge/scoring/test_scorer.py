@@ -13,10 +13,11 @@ import pytest
 
 import qe_edge
 from qe_edge import Row, Score, Scorer, Status
+from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
 from qe_edge.errors import BundleError, UsageError
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
-from qe_edge.scoring.kernels.library import library
+from qe_edge.scoring.kernels.rewrite import runs_on
 from qe_edge.scoring.scorer import Job
 
 MOST_MOVEMENT = 0.01
@@ -318,6 +319,7 @@ def test_no_rows_give_no_scores(scorer: Scorer) -> None:
 def test_the_signature_names_version_bundle_tap_precision_and_device(scorer: Scorer) -> None:
     spec = scorer.bundle.spec
 
-    kernels = "" if library() is None else " with kernels"
     named = f"qe-edge {qe_edge.__version__} | bundle {spec.name}@{scorer.bundle.digest}"
-    assert scorer.signature == f"{named} | TL-{spec.taps[0]} | w8a8 | cpu{kernels}"
+    device = runs_on(EMBEDDED_BUNDLE / MODEL_FILE, head_dim=64)
+    assert device.startswith("cpu")
+    assert scorer.signature == f"{named} | TL-{spec.taps[0]} | w8a8 | {device}"

@@ -63,7 +63,7 @@ struct AttendQuantize {
         float* present_value = call.output<float>(3, present_sizes, 4);
         if (!call.good()) return;
         // weights [T, W]; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
-        // bf16, 2 * groups * [T, D]. T: a multiple of 32.
+        // bf16, 2 * groups * [T, D]. T: a multiple of PAIRS.
         const bool halves = unit != Unit::NONE;
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
         const size_t numbers = padded * WIDTH + batch.length * (head + width + 1) + (halves ? groups * padded * head : 0);

@@ -63,7 +63,7 @@ struct BytePairs {
                                                      int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
         for (; input < end; ++input)
             for (int32_t(*to)[WIDTH] : {left, right}) {
-                int8_t twos[REGISTER], rest[REGISTER];  // 2 * twos + rest are the weights
+                alignas(REGISTER) int8_t twos[REGISTER], rest[REGISTER];  // 2 * twos + rest are the weights
                 for (size_t n = 0; n < REGISTER; ++n, ++weights) {
                     twos[n] = static_cast<int8_t>(*weights >> 1);
                     rest[n] = *weights & 1;

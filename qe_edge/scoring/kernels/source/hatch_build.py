@@ -49,8 +49,8 @@ class KernelsBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchli
             command = [*compiler, *FLAGS, *LIBRARIES[library.name], str(SOURCE / "library.cpp"), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                self.app.display_warning(f"no kernels: {compiler[0]} failed\n{done.stderr}")
-                return
-        build_data["artifacts"] += [str(library.relative_to(self.root)) for library in libraries]
-        build_data["pure_python"] = False
-        build_data["tag"] = WHEEL_TAG
+                self.app.display_warning(f"no kernels for {library.stem}: {compiler[0]} failed\n{done.stderr}")
+                continue
+            build_data["artifacts"].append(str(library.relative_to(self.root)))
+            build_data["pure_python"] = False
+            build_data["tag"] = WHEEL_TAG

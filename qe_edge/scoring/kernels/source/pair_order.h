@@ -2,7 +2,7 @@
 // neighbouring ones up in 16 bits (AVX2), which 255 * 128 fits into.
 //
 // Four inputs of a channel, two pairs, are a group. Of two groups the products are added up in 16 bits too, where no channel of the
-// block has weights of one sign in two pairs that come to more than 128; that spares one of three operations. What a pair itself is too
+// block has weights of one sign in two pairs that come to more than 128; that spares one of six operations. What a pair itself is too
 // large for, is multiplied in two halves. So every sum is exact.
 #pragma once
 #include "scratch.h"
@@ -16,6 +16,15 @@ constexpr int64_t GROUP_BYTES = BLOCK * GROUP;  // of weights
 // How a block's order is written: how many times two groups are taken together, how many groups are taken alone; then,
 // 16 bits each, the first inputs of all groups: those taken together side by side, those alone, and those in halves.
 constexpr int64_t order_numbers(int64_t depth) { return 2 + depth / GROUP / 2; }
+
+// Whether an order names no group beyond the inputs that there are.
+inline bool is_order(const int32_t* order, int64_t depth) {
+    const int64_t groups = depth / GROUP, together = order[0], alone = order[1];
+    const uint16_t* inputs = reinterpret_cast<const uint16_t*>(order + 2);
+    int last = 0;
+    for (int64_t i = 0; i < groups; ++i) last = inputs[i] > last ? inputs[i] : last;
+    return together >= 0 && alone >= 0 && 2 * together + alone <= groups && last <= depth - GROUP;
+}
 
 // What the weights of a group come to in each pair, those of each sign by themselves; 255 for more.
 struct PairSums {

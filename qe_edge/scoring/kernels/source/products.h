@@ -102,6 +102,10 @@ struct Product {
                          depth % DEPTH == 0 && channels % (2 * BLOCK) == 0 && tokens.last() == depth &&
                          notes.count() == count_notes(unit, depth, channels) && scales.count() == channels && scale.count() == 1 && zero.count() == 1,
                      "product: sizes that do not belong together");
+#ifndef __AVX512F__
+        for (int64_t first = 0; call.good() && unit == Unit::PAIRS && first < channels; first += BLOCK)
+            call.require(is_order(block(first).order, depth), "product: notes that are not of its weights");
+#endif
         if (call.good()) count = tokens.count() / depth;
     }
     // Numbers of 4 bytes that `prepare` needs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -90,6 +91,8 @@ def choose(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     if unit_of_int8(found) is not unit:
         if wanted == AVX512 and not processor_has("avx512_vnni" if unit is Unit.DOTS else "avx512_bf16"):
             pytest.skip("no AVX512-VNNI on this machine, or no AVX512-BF16, which stands for tiles")
+        if shutil.which(os.environ.get("CXX", "c++").split()[0]) is None:
+            pytest.skip("no C++ compiler for a unit in software")
         monkeypatch.setattr(kernels, "FOLDER", request.getfixturevalue("in_software")(wanted))
         found = kernels.library()
         assert found is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qe_edge.scoring.kernels.library import library
+from qe_edge.scoring.kernels.library import SWITCH, library
 from qe_edge.scoring.kernels.packing import Packed, Place, Unit, Weights, pack, unit_of_bf16
 from tests.qe_edge.scoring.kernels.conftest import Array, Run
 
@@ -260,6 +260,17 @@ def test_product(
     np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
 
 
+@pytest.mark.parametrize("inputs", [576, 1 << 16])
+def test_products_of_weights_as_they_are_spread_in_layers(
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path, inputs: int
+) -> None:
+    plain = np.clip(random.normal(0, 30, (inputs, 64)), -128, 127).astype(np.int8)
+    given, scales = random.integers(0, 256, (1, 20, inputs)).astype(np.uint8), np.ones(64, np.float32)
+    ready = packed(products, tmp_path, plain)
+    (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.notes, scales)
+    np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 31, 32, 63, 64, 65, 128])
 def test_products_of_the_largest_activations(
     kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path, size: int
@@ -308,6 +319,30 @@ def test_gates_far_from_zero_are_open_or_shut(
     top = 64 * 127 * 127 * 0.02
     np.testing.assert_array_equal(quantised[0, 0], np.resize([255, 128], 64))
     np.testing.assert_allclose(steps, top * top / 127, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, -1])
+def test_notes_that_name_what_is_not_there_are_an_error(
+    kernel: Run, random: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv(SWITCH, "pairs")
+    found = library()
+    assert found is not None
+    ready = packed(found, tmp_path, weights(random, 128, 64))
+    of_last_block = ready.notes[64:].reshape(4, 2 + 128 // 8)[3]
+    for wrong in (-1, 1 << 20, 0x7FFFFFFF):
+        right, of_last_block[number] = of_last_block[number], wrong
+        with pytest.raises(Exception, match="product: notes"):
+            kernel(
+                "Linear",
+                np.zeros((1, 1, 128), np.uint8),
+                SCALE,
+                ZERO,
+                ready.weights,
+                ready.notes,
+                np.ones(64, np.float32),
+            )
+        of_last_block[number] = right
 
 
 @pytest.mark.usefixtures("products")

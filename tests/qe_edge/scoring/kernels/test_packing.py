@@ -113,9 +113,9 @@ def test_groups_of_pairs_are_taken_together_where_16_bits_hold_their_sums(
     assert found is not None
     inputs, channels, block = 256, 64, 16
     weights = np.clip(random.normal(0, 30, (inputs, channels)), -64, 64).astype(np.int8)
+    weights[::2, 21], weights[1::2, 21] = 20, -20
+    weights[12:14, 21], weights[14:16, 21] = 60, -60  # fit no other group
     weights[8:10, 5] = 127  # a pair by itself is too large
-    weights[12:14, 21] = -64  # with no other
-    weights[100:102, 21] = 64
     (tmp_path / "weights").write_bytes(weights.tobytes())
     notes = pack(found, tmp_path, {b"w": Weights(Place("weights", 0, weights.shape))})[b"w"].notes
     np.testing.assert_array_equal(notes[:channels], weights.sum(0, dtype=np.int32))
@@ -135,4 +135,5 @@ def test_groups_of_pairs_are_taken_together_where_16_bits_hold_their_sums(
         assert all(sums(one).max() <= 128 for one in groups[2 * together : 2 * together + alone])
         assert all(sums(one).max() > 128 for one in groups[2 * together + alone :])
     assert orders[0, :2] @ [2, 1] == inputs // 4 - 1
+    assert 12 in orders[1, 2:].view(np.uint16)[2 * orders[1, 0] :]
     assert 2 * orders[:, 0].sum() > 0.9 * groups.size * len(orders)

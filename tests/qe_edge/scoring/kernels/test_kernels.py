@@ -329,19 +329,12 @@ def test_notes_that_name_what_is_not_there_are_an_error(
     found = library()
     assert found is not None
     ready = packed(found, tmp_path, weights(random, 128, 64))
+    given = (np.zeros((1, 1, 128), np.uint8), SCALE, ZERO)
     of_last_block = ready.notes[64:].reshape(4, 2 + 128 // 8)[3]
-    for wrong in (-1, 1 << 20, 0x7FFFFFFF):
+    for wrong in (-1, 1 << 24, 0x7FFFFFFF):
         right, of_last_block[number] = of_last_block[number], wrong
         with pytest.raises(Exception, match="product: notes"):
-            kernel(
-                "Linear",
-                np.zeros((1, 1, 128), np.uint8),
-                SCALE,
-                ZERO,
-                ready.weights,
-                ready.notes,
-                np.ones(64, np.float32),
-            )
+            kernel("Linear", *given, ready.weights, ready.notes, np.ones(64, np.float32))
         of_last_block[number] = right
 
 

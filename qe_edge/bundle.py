@@ -14,7 +14,6 @@ from reprlib import repr as shortened
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from qe_edge.collector import no_collection
 from qe_edge.errors import BundleError, InputError
 from qe_edge.prompt import Prompt
 from qe_edge.verification.files import check_plain, read_bounded
@@ -164,7 +163,6 @@ def verify_bundle(folder: Path) -> tuple[Bundle, list[Check]]:
         ) from None
 
 
-@no_collection()
 def _verify(folder: Path) -> tuple[Bundle, list[Check]]:
     spec_path = folder / SPEC_FILE
     if not folder.is_dir():

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qe_edge.collector import no_collection
 from qe_edge.scoring.kernels.library import AVX2, library
 from qe_edge.scoring.kernels.onnx_bytes import Node, with_nodes
 from qe_edge.scoring.kernels.packing import Unit, Weights, pack, unit_of_bf16, unit_of_int8
@@ -43,7 +42,6 @@ class Rewritten:
     runs_on: str
 
 
-@no_collection()
 def with_kernels(path: Path, head_dim: int) -> Rewritten | None:
     """A graph with nodes of the kernels, or None: none matches, or this machine has no kernels.
 

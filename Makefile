@@ -88,10 +88,10 @@ clean:  ## remove environments, builds and tool caches (weights in .cache and ru
 
 $(DEV_READY): pyproject.toml constraints.txt $(KERNELS)
 	python3 -m venv $(DEV)
-	$(PYTHON) -m pip install --quiet --no-compile -c constraints.txt --editable '.[dev]'
+	$(PYTHON) -m pip install --quiet -c constraints.txt --editable '.[dev]'
 	touch $@
 
 $(LIGHT_READY): pyproject.toml constraints.txt $(KERNELS)
 	python3 -m venv $(LIGHT)
-	$(LIGHT)/bin/python -m pip install --quiet --no-compile -c constraints.txt --editable '.[cpu]'
+	$(LIGHT)/bin/python -m pip install --quiet -c constraints.txt --editable '.[cpu]'
 	touch $@

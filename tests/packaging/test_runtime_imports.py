@@ -93,15 +93,3 @@ def test_scoring_from_the_command_line_opens_no_socket(sample: Path, tmp_path: P
     done = run(NO_SOCKETS + RUN_COMMAND_LINE, "score", str(sample), "-o", "out.tsv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.tsv").exists()
-
-
-LATER = ("numpy", "onnxruntime", "tokenizers", "langcodes", "py3langid", "pyarrow", "ray", "scipy")
-"""What scoring needs at some point, and starting does not."""
-
-
-@pytest.mark.parametrize("arguments", [None, ["--help"], ["score", "--help"]], ids=["import", "--help", "score --help"])
-def test_starting_imports_nothing_that_only_scoring_needs(arguments: list[str] | None, tmp_path: Path) -> None:
-    listing = f"import sys\nprint([name for name in {LATER} if name in sys.modules], file=sys.stderr)"
-    start = "import qe_edge" if arguments is None else f"from qe_edge.cli import main\nmain({arguments})"
-    done = run(f"{start}\n{listing}", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "[]\n")

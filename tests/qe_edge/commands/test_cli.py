@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -19,22 +18,6 @@ from qe_edge.commands.extras import require
 from qe_edge.errors import InputError, MissingExtraError
 
 HEAVY = ("torch", "transformers", "peft", "onnx", "onnxruntime", "numpy", "tokenizers", "langcodes", "py3langid")
-
-
-def cpu_seconds(*arguments: str) -> float:
-    """CPU time of a Python process, start of the interpreter included; the least of three runs."""
-    times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    return min(times)
-
-
-@pytest.mark.parametrize("arguments", [("-c", "import qe_edge"), ("-m", "qe_edge", "--help")])
-def test_the_start_takes_less_than_half_a_second_of_cpu(arguments: tuple[str, ...]) -> None:
-    assert cpu_seconds(*arguments) < 0.5
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["inspect", "--help"], ["--version"]])

@@ -142,7 +142,7 @@ def hungry(bundle: Path) -> Path:
         helper.make_node("ReduceMax", ["sines", "token_axes"], ["largest"], keepdims=0),
         helper.make_node("Add", ["counted", "largest"], ["score"]),
     ]
-    weights = np.random.default_rng(0).standard_normal((1, 1 << 14), np.float32) / 1000
+    weights = np.random.default_rng(0).standard_normal((1, 1 << 16), np.float32) / 1000
     constants = {"last_axis": np.array([2]), "token_axes": np.array([1, 2]), "weights": weights}
     return rescored(bundle, nodes, constants, token_limit=600)
 
@@ -158,7 +158,7 @@ scorer = Scorer.load(bundle, device="cpu", threads=1)
 scorer.engine.token_budget = 40 * 600
 list(scorer.score([Row.translation("w3", "w4", "et", "en")]))  # starts the worker, runs the prefix
 pages = int(open("/proc/self/statm").read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20), resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), resource.RLIM_INFINITY))
 limited = [score.value for score in scorer.score(rows)]
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 plenty = Scorer.load(bundle, device="cpu", threads=1)

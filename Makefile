@@ -26,7 +26,7 @@ RUN := runs/embedded
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint test-slow test-gpu fuzz format wheel bench peers base gemma bundle card methods clean
+.PHONY: help demo test lint style test-slow test-gpu fuzz format wheel bench peers base gemma bundle card methods clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -34,13 +34,15 @@ help:  ## list the targets
 demo: $(LIGHT_READY)  ## score example sentences with the embedded bundle (light install: no torch)
 	@$(LIGHT)/bin/qe-edge score examples/mlqe-pe-sample.tsv | $(LIGHT)/bin/python examples/show.py
 
-test: lint  ## static checks and all quick tests, on two cores
+test: style  ## static checks and all quick tests, on two cores; one of them asks for types
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
-lint: $(DEV_READY)  ## style, types and direction of imports
+lint: style  ## the static checks alone
+	$(DEV)/bin/mypy
+
+style: $(DEV_READY)
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
-	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 
 test-slow: $(DEV_READY)  ## the tests that take minutes

@@ -19,7 +19,7 @@ import torch
 from qe_edge.scoring.graph import Graph, KeyValueShape, pad
 from qe_edge.verification.model import check_model
 from qe_edge_export.graph import attach_head, export_states, key_value_shape
-from qe_edge_export.passes import quantise_w8a8, quantise_weight_only, simplify, to_half
+from qe_edge_export.passes import quantise_w4a8, quantise_w8a8, quantise_weight_only, simplify, to_half
 from qe_edge_export.passes.linear import constant, linears
 from qe_edge_export.samples import CalibrationRows, PairRows, opened
 from qe_edge_export.writer import save_model
@@ -64,7 +64,7 @@ class Exported:
 
 
 CASES: list[tuple[str, tuple[int, ...], Strategy, tuple[int, ...] | None]] = [
-    *((family, (1,), "single", None) for family in FAMILIES),
+    *((family, (2,), "single", None) for family in FAMILIES),
     ("llama", (2, 3), "dynamic", (1, 3)),
     ("qwen2", (3, 1), "multi", None),
     ("qwen3", (2, 3), "dynamic", None),
@@ -130,17 +130,18 @@ class Precision:
 PRECISIONS = {
     "fp16": Precision(to_half, "MatMul", 0.005),
     "w8a8": Precision(partial(quantise_w8a8, embedding_bits=8), "MatMulIntegerToFloat", 0.1),
+    "w4a8": Precision(partial(quantise_w4a8, frequent=(3, 4)), "MatMulIntegerToFloat", 0.6),
     "int8": Precision(partial(quantise_weight_only, bits=8, embedding_bits=8), "MatMulNBits", 0.1),
     "int4": Precision(partial(quantise_weight_only, bits=4, embedding_bits=8), "MatMulNBits", 0.6),
 }
 
 
-ROWS = {"w8a8": 96}
+ROWS = {"w8a8": 96, "w4a8": 96}
 """So many have the tokens that fixed steps want."""
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_every_family_keeps_its_scores_in_every_precision(exported: Exported, name: str) -> None:
+def test_every_family_keeps_its_scores_in_every_precision(exported: Exported, name: str, tmp_path: Path) -> None:
     bodies = [ids(5 + n % 4, seed=n).tolist() for n in range(ROWS.get(name, 24))]
     prefix = ids(6).tolist()
     rows = CalibrationRows((PairRows(prefix, bodies),), exported.shape)
@@ -162,11 +163,13 @@ def test_every_family_keeps_its_scores_in_every_precision(exported: Exported, na
     # routers and experts alone stay in float32
     assert left_in_float == sum(2 + (module.router is not None) for module in routed)
     assert operators[precision.operator] >= layers - left_in_float > 0
-    assert bool(fixed) == (name == "w8a8")
+    assert bool(fixed) == (name in ROWS)
     error = np.abs(scores - expected).mean() / expected.std()
     # a router that is near a tie sends a token to another expert for a difference of any size
     assert 0 < error < max(precision.error, 0.1 if routed else 0)
     assert np.abs(alone - scores).max() < 1e-3 * SCALE
+    save_model(model, tmp_path)
+    assert " nodes of " in check_model(tmp_path / "model.onnx", tmp_path / "model.onnx.data")
 
 
 def test_a_prefix_and_its_bodies_score_as_whole_prompts(exported: Exported) -> None:

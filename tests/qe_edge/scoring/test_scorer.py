@@ -53,6 +53,8 @@ def test_scores_lie_on_the_scale_and_tell_rows_apart(scorer: Scorer, rows: list[
 
 
 def test_a_score_moves_with_neither_batch_nor_order(rows: list[Row]) -> None:
+    rows = rows[:12]  # of three language pairs
+
     def fresh(budget: int) -> Scorer:
         """A scorer that remembers nothing."""
         loaded = Scorer.load(device="cpu")

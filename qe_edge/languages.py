@@ -1,6 +1,6 @@
 """Languages: any usual way to write one, brought to one code, and the English name that stands in prompts.
 
-The tables come from the library `langcodes`; it is imported on first use, so that importing this module stays cheap.
+The tables come from the library `langcodes`; it is imported when a language is not written as its code of two letters.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, TypeVar
 
 from qe_edge.errors import InputError
+from qe_edge.iso_639_1 import NAMES
 
 if TYPE_CHECKING:
     from langcodes import Language
@@ -71,7 +72,7 @@ def resolve(text: str) -> str:
 @cache
 def english_name(code: str) -> str:
     """The English name of a code that `resolve` returned, e.g. `et` -> "Estonian"."""
-    return _language(code).language_name("en")
+    return NAMES.get(code) or _language(code).language_name("en")
 
 
 @_remembered
@@ -116,6 +117,8 @@ def _code(text: str) -> str | None:
 
 
 def _code_of_tag(text: str) -> str | None:
+    if text in NAMES:
+        return text
     from langcodes.tag_parser import LanguageTagError
 
     try:

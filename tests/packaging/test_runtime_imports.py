@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript")
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript", "langcodes")
+"""What no usual run imports. langcodes is for languages that are not written as two letters."""
 
 SCORE_THREE_ROWS = """
 from qe_edge import Row, Scorer, Status

@@ -6,11 +6,15 @@ import difflib
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
+from string import ascii_lowercase
 
 import pytest
 
 from qe_edge import languages
 from qe_edge.errors import InputError
+from qe_edge.iso_639_1 import NAMES
 from qe_edge.languages import english_name, parse_pair, resolve
 
 
@@ -39,6 +43,17 @@ from qe_edge.languages import english_name, parse_pair, resolve
 )
 def test_codes_tags_and_english_names_lead_to_one_code(text: str, code: str) -> None:
     assert resolve(text) == code
+
+
+def test_the_library_says_the_same_of_every_code_of_two_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "NAMES", {})
+    found = {}
+    for code in map("".join, product(ascii_lowercase, repeat=2)):
+        with suppress(InputError):
+            if resolve.__wrapped__(code) == code:  # type: ignore[attr-defined]  # not what it remembers
+                found[code] = english_name.__wrapped__(code)
+    assert found == NAMES
+    assert len(found) == 181
 
 
 @pytest.mark.parametrize("text", ["xx", "qqq", "und", "mul", "zxx", "", "et en", "Elbonian", "et-"])

@@ -40,7 +40,7 @@ def check_growth(nodes: Iterable[Node], tensors: Iterable[Tensor], file_bytes: i
             sizes[tensor.name] = _product(tensor.integers, allowed)
     unpacked = 0
     for node in nodes:
-        read = [name for name in node.inputs if name]
+        read = node.inputs
         if all(name in elements for name in read):
             if node.operator not in UNPACKED or not read:
                 raise WireError(f"has a node {node.operator} that reads constants alone")

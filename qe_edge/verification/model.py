@@ -22,6 +22,7 @@ from qe_edge.verification.onnx_fields import (
     OPSETS,
     OUTPUTS,
 )
+from qe_edge.verification.operands import check_operands
 from qe_edge.verification.operators import check_domain
 from qe_edge.verification.refusal import refusal
 from qe_edge.verification.tensors import read_tensor
@@ -73,6 +74,7 @@ def _check(data: bytes, weights_file: bytes, weights_bytes: int) -> str:
         raise WireError(f"reads {outside} bytes from {weights_file.decode()}, which has {weights_bytes}")
     read = [read_node(node) for node in nodes]
     check_order(read, names.union(inputs))
+    check_operands(read, tensors)
     check_growth(read, tensors, len(data) + weights_bytes)
     operators = {node.operator for node in read}
     return f"{len(nodes)} nodes of {len(operators)} operators, {len(tensors)} constants, {outside} bytes of weights"

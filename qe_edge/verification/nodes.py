@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qe_edge.verification.onnx_fields import (
     ATTRIBUTE_FIELDS,
+    ATTRIBUTE_INT,
+    ATTRIBUTE_INTS,
+    ATTRIBUTE_NAME,
     ATTRIBUTES,
     NODE_DOMAIN,
     NODE_FIELDS,
@@ -18,6 +21,10 @@ from qe_edge.verification.operators import check_domain, is_allowed
 from qe_edge.verification.refusal import shown
 from qe_edge.verification.wire import Message, WireError
 
+LARGEST_ATTRIBUTE = 1 << 20
+"""largest whole number of an attribute, or its negative: more than sizes of layers and vocabularies. ONNX Runtime
+computes with some of them without looking whether the result fits."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -25,8 +32,11 @@ class Node:
 
     operator: str
     inputs: Sequence[bytes]
-    """names of values; an optional one that is left out has none"""
+    """names of values, none left out"""
     outputs: Sequence[bytes]
+    """names of values; an optional one that is left out has none"""
+    numbers: Mapping[bytes, int]
+    """attributes that are one whole number"""
 
 
 def read_node(data: bytes) -> Node:
@@ -36,12 +46,28 @@ def read_node(data: bytes) -> Node:
     operator = message.one_bytes(OPERATOR).decode("utf-8", "replace")
     if not is_allowed(domain, operator):
         raise WireError(f"has a node of the operator {shown(operator)}, domain {shown(domain)}, which no export uses")
+    numbers = {}
     for attribute in message.all_bytes(ATTRIBUTES):
         try:
-            Message(attribute, ATTRIBUTE_FIELDS)
+            name, number = _read_attribute(attribute)
         except WireError as error:
             raise WireError(f"has a node {operator} with an attribute that {error}") from None
-    return Node(operator, message.all_bytes(NODE_INPUTS), message.all_bytes(NODE_OUTPUTS))
+        if number is not None:
+            numbers[name] = number
+    inputs = message.all_bytes(NODE_INPUTS)
+    if b"" in inputs:
+        raise WireError(f"has a node {operator} that leaves an input out")
+    return Node(operator, inputs, message.all_bytes(NODE_OUTPUTS), numbers)
+
+
+def _read_attribute(data: bytes) -> tuple[bytes, int | None]:
+    """Name and whole number, if it is one."""
+    attribute = Message(data, ATTRIBUTE_FIELDS)
+    single, several = attribute.all_numbers(ATTRIBUTE_INT), attribute.all_numbers(ATTRIBUTE_INTS)
+    for number in (*single, *several):
+        if min(number, (1 << 64) - number) > LARGEST_ATTRIBUTE:
+            raise WireError(f"holds a number beyond {LARGEST_ATTRIBUTE}")
+    return attribute.one_bytes(ATTRIBUTE_NAME), single[0] if single else None
 
 
 def check_order(nodes: Iterable[Node], known: Iterable[bytes]) -> None:
@@ -53,7 +79,7 @@ def check_order(nodes: Iterable[Node], known: Iterable[bytes]) -> None:
     there = set(known)
     for node in nodes:
         for name in node.inputs:
-            if name and name not in there:
+            if name not in there:
                 raise WireError(f"has a node {node.operator} that reads {_shown(name)} before it is computed")
         for name in node.outputs:
             if name in there:

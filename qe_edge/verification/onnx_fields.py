@@ -58,9 +58,10 @@ NODE_FIELDS = _fields(
     settings_of_several_devices=10,
 )
 
+ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 3, 8
 ATTRIBUTE_FIELDS = _fields(
-    *(1, 13, 20),  # name, doc string, type
-    *(2, 3, 4, 7, 8, 9),  # one or several numbers or texts
+    *(ATTRIBUTE_NAME, 13, 20),  # 13: doc string, 20: type
+    *(2, ATTRIBUTE_INT, 4, 7, ATTRIBUTE_INTS, 9),  # one or several numbers or texts
     a_tensor=5,
     a_nested_graph=6,
     tensors=10,

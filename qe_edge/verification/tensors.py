@@ -45,11 +45,15 @@ class Tensor:
     """One constant, verified. Construct it with `read_tensor`."""
 
     name: bytes
-    elements: int
+    shape: tuple[int, ...]
     outside: int
     """bytes in the weights file; 0 for a tensor in the graph"""
     integers: tuple[int, ...] | None
     """its numbers, where they are a short list of int64 in the graph"""
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
 
 def read_tensor(data: bytes, weights_file: bytes, weights_bytes: int) -> Tensor:
@@ -79,13 +83,13 @@ def _read(message: Message, name: bytes, weights_file: bytes, weights_bytes: int
         if raw:
             raise WireError("has data both in the graph and outside")
         _check_place(entries, size, weights_file, weights_bytes)
-        return Tensor(name, elements, size, None)
+        return Tensor(name, tuple(dims), size, None)
     if entries:
         raise WireError("names a file, but not as its place")
     if len(raw) != size:
         raise WireError(f"of shape {dims} has {len(raw)} bytes instead of {size}")
     is_list = kind == INT64 and elements <= SHORT
-    return Tensor(name, elements, 0, struct.unpack(f"<{elements}q", raw) if is_list else None)
+    return Tensor(name, tuple(dims), 0, struct.unpack(f"<{elements}q", raw) if is_list else None)
 
 
 def _check_place(entries: list[bytes], size: int, weights_file: bytes, weights_bytes: int) -> None:

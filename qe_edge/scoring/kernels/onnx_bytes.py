@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from qe_edge.scoring.kernels.packing import Place
 from qe_edge.verification.onnx_fields import (
+    ATTRIBUTE_INT,
+    ATTRIBUTE_INTS,
+    ATTRIBUTE_NAME,
     ATTRIBUTES,
     DATA_LOCATION,
     DATA_TYPE,
@@ -41,7 +44,7 @@ from qe_edge.verification.onnx_fields import (
 )
 from qe_edge.verification.wire import BYTES, FIXED32, SIZES, VARINT, Message, WireError, read_fields
 
-ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_TYPE = 1, 2, 3, 8, 20
+ATTRIBUTE_FLOAT, ATTRIBUTE_TYPE = 2, 20
 FLOAT, INT = 1, 2
 """values of ATTRIBUTE_TYPE"""
 OPSET_VERSION = 2

@@ -48,9 +48,10 @@ style: $(DEV_READY)
 test-slow: $(DEV_READY)  ## the tests that take minutes
 	$(PYTHON) -m pytest -m slow
 
-fuzz: $(DEV_READY)  ## look for tables and texts that break a promise: make fuzz RUNS=1000000 (Linux on x86-64)
+fuzz: $(DEV_READY)  ## look for tables, texts and graphs that break a promise: make fuzz RUNS=1000000 (Linux on x86-64)
 	$(PYTHON) -m tests.fuzz.fuzz reader -runs=$(RUNS)
 	$(PYTHON) -m tests.fuzz.fuzz prompts -runs=$(RUNS)
+	$(PYTHON) -m tests.fuzz.fuzz graphs -runs=$$(($(RUNS) / 20))
 
 test-gpu: $(DEV_READY)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu

@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of the reader and of the prompt builder with atheris (libFuzzer).
+"""Coverage-guided fuzzing of reader, prompt builder and graphs of strangers with atheris (libFuzzer).
 
-    python -m tests.fuzz.fuzz reader|prompts [options of libFuzzer, such as -runs=1000000 -max_total_time=600]
+    python -m tests.fuzz.fuzz reader|prompts|graphs [options of libFuzzer, such as -runs=1000000 -max_total_time=600]
 
 Begins from `inputs/` and what earlier runs kept in `.cache/fuzz/`. An input that breaks a promise ends the run and lies
 in `.cache/fuzz/` as `reader-crash-...`; once its cause is mended, it belongs into `inputs/`, where the tests find it.
@@ -16,9 +16,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["qe_edge"]):
-    from tests.fuzz import prompts, reader
+    from tests.fuzz import graphs, prompts, reader
 
-TARGETS = {"reader": reader.check, "prompts": prompts.check}
+TARGETS = {"reader": reader.check, "prompts": prompts.check, "graphs": graphs.check}
 FOLDER = Path(__file__).parent
 KEPT = FOLDER.parent.parent / ".cache" / "fuzz"
 MOST_SECONDS = 2.0

@@ -14,7 +14,11 @@ INPUTS = Path(__file__).parent / "inputs"
 CHECKS = {"reader": reader.check, "prompts": prompts.check}
 
 
-@pytest.mark.parametrize("path", sorted(INPUTS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for name in CHECKS for path in (INPUTS / name).iterdir()),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
 def test_a_kept_input_breaks_no_promise(path: Path) -> None:
     CHECKS[path.parent.name](path.read_bytes())
 

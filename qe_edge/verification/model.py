@@ -69,6 +69,8 @@ def _check(data: bytes, weights_file: bytes, weights_bytes: int) -> str:
     names = {tensor.name for tensor in tensors}
     if len(names) < len(tensors):
         raise WireError("has two constants of the same name")
+    if names.intersection(inputs):
+        raise WireError("has an input with the name of a constant")
     outside = sum(tensor.outside for tensor in tensors)
     if outside > weights_bytes:
         raise WireError(f"reads {outside} bytes from {weights_file.decode()}, which has {weights_bytes}")

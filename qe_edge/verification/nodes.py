@@ -10,7 +10,9 @@ from qe_edge.verification.onnx_fields import (
     ATTRIBUTE_INT,
     ATTRIBUTE_INTS,
     ATTRIBUTE_NAME,
+    ATTRIBUTE_TYPE,
     ATTRIBUTES,
+    INT,
     NODE_DOMAIN,
     NODE_FIELDS,
     NODE_INPUTS,
@@ -34,9 +36,9 @@ class Node:
     inputs: Sequence[bytes]
     """names of values, none left out"""
     outputs: Sequence[bytes]
-    """names of values; an optional one that is left out has none"""
+    """the same"""
     numbers: Mapping[bytes, int]
-    """attributes that are one whole number"""
+    """attributes that are one whole number; 0 for others"""
 
 
 def read_node(data: bytes) -> Node:
@@ -52,22 +54,23 @@ def read_node(data: bytes) -> Node:
             name, number = _read_attribute(attribute)
         except WireError as error:
             raise WireError(f"has a node {operator} with an attribute that {error}") from None
-        if number is not None:
-            numbers[name] = number
-    inputs = message.all_bytes(NODE_INPUTS)
-    if b"" in inputs:
-        raise WireError(f"has a node {operator} that leaves an input out")
-    return Node(operator, inputs, message.all_bytes(NODE_OUTPUTS), numbers)
+        if name in numbers:
+            raise WireError(f"has a node {operator} with the attribute {_shown(name)} twice")
+        numbers[name] = number
+    inputs, outputs = message.all_bytes(NODE_INPUTS), message.all_bytes(NODE_OUTPUTS)
+    if b"" in inputs or b"" in outputs:
+        raise WireError(f"has a node {operator} that leaves an input or an output out")
+    return Node(operator, inputs, outputs, numbers)
 
 
-def _read_attribute(data: bytes) -> tuple[bytes, int | None]:
-    """Name and whole number, if it is one."""
+def _read_attribute(data: bytes) -> tuple[bytes, int]:
+    """Name and whole number, or 0 for something else."""
     attribute = Message(data, ATTRIBUTE_FIELDS)
-    single, several = attribute.all_numbers(ATTRIBUTE_INT), attribute.all_numbers(ATTRIBUTE_INTS)
-    for number in (*single, *several):
+    single = attribute.one_number(ATTRIBUTE_INT)
+    for number in (single, *attribute.all_numbers(ATTRIBUTE_INTS)):
         if min(number, (1 << 64) - number) > LARGEST_ATTRIBUTE:
             raise WireError(f"holds a number beyond {LARGEST_ATTRIBUTE}")
-    return attribute.one_bytes(ATTRIBUTE_NAME), single[0] if single else None
+    return attribute.one_bytes(ATTRIBUTE_NAME), single if attribute.one_number(ATTRIBUTE_TYPE) == INT else 0
 
 
 def check_order(nodes: Iterable[Node], known: Iterable[bytes]) -> None:
@@ -84,8 +87,7 @@ def check_order(nodes: Iterable[Node], known: Iterable[bytes]) -> None:
         for name in node.outputs:
             if name in there:
                 raise WireError(f"has a node {node.operator} that computes {_shown(name)} again")
-            if name:
-                there.add(name)
+            there.add(name)
 
 
 def _shown(name: bytes) -> str:

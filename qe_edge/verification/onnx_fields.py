@@ -58,9 +58,11 @@ NODE_FIELDS = _fields(
     settings_of_several_devices=10,
 )
 
-ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 3, 8
+ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_TYPE = 1, 3, 8, 20
+INT = 2
+"""value of ATTRIBUTE_TYPE for one whole number"""
 ATTRIBUTE_FIELDS = _fields(
-    *(ATTRIBUTE_NAME, 13, 20),  # 13: doc string, 20: type
+    *(ATTRIBUTE_NAME, 13, ATTRIBUTE_TYPE),  # 13: doc string
     *(2, ATTRIBUTE_INT, 4, 7, ATTRIBUTE_INTS, 9),  # one or several numbers or texts
     a_tensor=5,
     a_nested_graph=6,

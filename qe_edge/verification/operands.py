@@ -55,8 +55,11 @@ def _blocked_product(found: Found, numbers: Mapping[bytes, int]) -> bool:
     if depth < 1 or channels < 1 or bits not in WIDTHS or block not in BLOCKS:
         return False
     blocks = -(-depth // block)
-    steps, zeros = (channels, blocks), (channels, -(-blocks * bits // 8))
-    return found[1:] in ([rows := (channels, blocks, block * bits // 8), steps], [rows, steps, zeros]) and not found[0]
+    match found:
+        case [None, rows, steps, *zeros] if len(zeros) <= 1:
+            fit = rows == (channels, blocks, block * bits // 8) and steps == (channels, blocks)
+            return fit and zeros in ([], [(channels, -(-blocks * bits // 8))])
+    return False
 
 
 def _blocked_table(found: Found, numbers: Mapping[bytes, int]) -> bool:
@@ -64,7 +67,9 @@ def _blocked_table(found: Found, numbers: Mapping[bytes, int]) -> bool:
     match found:
         case [(rows, width), None, steps, *zeros] if len(zeros) <= 1:
             block = numbers.get(b"block_size", 0)
-            if block not in BLOCKS or numbers.get(b"quantize_axis") != 1 or numbers.get(b"gather_axis") != 0:
+            if block not in BLOCKS or numbers.get(b"bits") not in WIDTHS:
+                return False
+            if numbers.get(b"quantize_axis") != 1 or numbers.get(b"gather_axis") != 0:
                 return False
             return [steps, *zeros] == [(rows, -(-width // block))] * (1 + len(zeros))
     return False

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of reader, prompt builder and graphs of strangers with atheris (libFuzzer).
+"""Coverage-guided fuzzing of reader and prompt builder, and random changes of graphs, with atheris (libFuzzer).
 
     python -m tests.fuzz.fuzz reader|prompts|graphs [options of libFuzzer, such as -runs=1000000 -max_total_time=600]
 

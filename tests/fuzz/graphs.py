@@ -208,13 +208,14 @@ def rewire(graph: onnx.GraphProto, weights: bytes, numbers: random.Random) -> by
 
 def add_or_drop(graph: onnx.GraphProto, weights: bytes, numbers: random.Random) -> bytes:
     node = a_node(graph, numbers)
+    names = numbers.choice([node.input, node.output])
     match numbers.randrange(3):
-        case 0 if node.input:
-            node.input.pop()
-        case 1 if node.input:
-            node.input.append(numbers.choice(list(node.input)))
-        case 2 if node.input:
-            node.input[numbers.randrange(len(node.input))] = ""
+        case 0 if names:
+            names.pop()
+        case 1 if names:
+            names.append(f"{numbers.choice(list(names))}{numbers.choice(['', '.more'])}")
+        case 2 if names:
+            names[numbers.randrange(len(names))] = ""
     return weights
 
 

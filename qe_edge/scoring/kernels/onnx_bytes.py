@@ -17,6 +17,7 @@ from qe_edge.verification.onnx_fields import (
     ATTRIBUTE_INT,
     ATTRIBUTE_INTS,
     ATTRIBUTE_NAME,
+    ATTRIBUTE_TYPE,
     ATTRIBUTES,
     DATA_LOCATION,
     DATA_TYPE,
@@ -28,6 +29,7 @@ from qe_edge.verification.onnx_fields import (
     GRAPH,
     INITIALIZERS,
     INPUTS,
+    INT,
     NODE_DOMAIN,
     NODE_INPUTS,
     NODE_OUTPUTS,
@@ -44,9 +46,9 @@ from qe_edge.verification.onnx_fields import (
 )
 from qe_edge.verification.wire import BYTES, FIXED32, SIZES, VARINT, Message, WireError, read_fields
 
-ATTRIBUTE_FLOAT, ATTRIBUTE_TYPE = 2, 20
-FLOAT, INT = 1, 2
-"""values of ATTRIBUTE_TYPE"""
+ATTRIBUTE_FLOAT = 2
+FLOAT = 1
+"""value of ATTRIBUTE_TYPE"""
 OPSET_VERSION = 2
 ELEMENT_TYPE, DIMENSION, DIMENSION_SIZE = 1, 1, 1
 INT8, INT32, BOOL = 3, 6, 9

@@ -17,7 +17,7 @@ from qe_edge.scoring.denormals import flush_denormals
 from qe_edge.scoring.graph import Graph, KeyValueShape
 from qe_edge.scoring.scorer import Job
 
-INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "Linear", "GatedQuantize")
+INT8_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "Linear", "LinearAddNormQuantize", "GatedQuantize")
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "Attention", "AttendQuantize")
 FINISHED = "_kernel_time"
 """ends the name of the event that says how long a node took"""

@@ -103,7 +103,7 @@ class Patterns:
         for node in self.nodes:
             if node.outputs[:1] and node.outputs[0] in products:
                 yield _kernel("Linear", self._operands(node), node.outputs)
-            kernel = self._add_norm(node, token_scales)
+            kernel = self._add_norm(node, token_scales, products)
             if kernel:
                 yield kernel
 
@@ -223,7 +223,7 @@ class Patterns:
             {"heads": heads, "groups": groups, "scale": scale},
         )
 
-    def _add_norm(self, node: Node, token_scales: set[bytes]) -> Node | None:
+    def _add_norm(self, node: Node, token_scales: set[bytes], products: Mapping[bytes, bytes]) -> Node | None:
         """residual + product * its tokens' steps, then a norm, then one step for all tokens."""
         match node:
             case Node(operator="QuantizeLinear", inputs=(normed, scale, zero)) if self._readers[normed] == 1:
@@ -254,12 +254,12 @@ class Patterns:
             or not self._multiple(self._shapes.get(gain, ()))
         ):
             return None
-        return _kernel(
-            "AddNormQuantize",
-            (residual, product, token_scale, gain, scale, zero),
-            (added, node.outputs[0]),
-            {"epsilon": attributes.get("epsilon", 1e-5)},
-        )
+        rest, outputs = (token_scale, gain, scale, zero), (added, node.outputs[0])
+        epsilon: dict[str, Attribute] = {"epsilon": attributes.get("epsilon", 1e-5)}
+        if product in products and self._readers[product] == 1 and product not in self.outputs:
+            operands = self._operands(self._makers[product])
+            return _kernel("LinearAddNormQuantize", (*operands, residual, *rest), outputs, epsilon)
+        return _kernel("AddNormQuantize", (residual, product, *rest), outputs, epsilon)
 
     def _rotated(self, value: bytes) -> tuple[bytes, bytes, bytes]:
         """The projection that was turned by its positions, cosine and sine; nothing where that is not what it was."""

@@ -52,14 +52,14 @@ INLINE void mix(const float* weights, const float* values, int64_t count, int64_
 
 // mixed [W, D] = softmax(queries [W, D] times keys) times values, each query with the first keys that it sees.
 // weights: scratch [keys, W].
-INLINE void attend_queries(const float* queries, const FloatGroup& group, int64_t head, int32_t most, int32_t least,
-                      Ints seen, float* weights, float* mixed) {
+INLINE void attend_queries(const float* queries, const FloatGroup& group, int64_t head, const Lanes& lanes,
+                           float* weights, float* mixed) {
     alignas(64) float turned[WIDTH * WIDEST_HEAD];
     transposed(queries, head, turned);
-    const int64_t of_past = most < group.past ? most : group.past, of_row = most - of_past;
+    const int64_t of_past = lanes.most < group.past ? lanes.most : group.past, of_row = lanes.most - of_past;
     products(turned, group.past_keys, of_past, head, weights);
     products(turned, group.keys, of_row, head, weights + of_past * WIDTH);
-    const Floats total = softmax(weights, most, least, seen);
+    const Floats total = softmax(weights, lanes);
     for (int64_t part = 0; part < head; part += WIDTH) {
         Floats sums[WIDTH] = {};
         mix(weights, group.past_values + part, of_past, head, sums);

@@ -27,47 +27,67 @@ ANY_UNIT_INLINE void put_values(const float* values, int64_t count, int64_t stri
         }
 }
 
+// VECTORS of queries are multiplied at once. Their weights [VECTORS][T, 16], `apart` numbers from one vector to the next.
 struct HalfTiles {
     using Ready = FullTiles;
+    static constexpr int64_t VECTORS = 2;
 
-    // weights [32, 16] = 32 keys [D] times 16 queries, word [D / 2, 16].
-    ANY_UNIT_INLINE void multiply_keys(const uint16_t* keys, const uint32_t* queries, int64_t head, float* weights) {
+    // weights [2][32, 16] = 32 keys [D] times 2 * 16 queries, word [2][D / 2, 16].
+    ANY_UNIT_INLINE void multiply_keys(const uint16_t* keys, const uint32_t* queries, int64_t head, float* weights,
+                                       int64_t apart) {
         finished();
         _tile_zero(0);
         _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
         for (int64_t part = 0; part < head; part += PAIRS) {
             _tile_loadd(4, queries + part / 2 * WIDTH, 64);
             _tile_loadd(5, keys + part, head * 2);
-            _tile_loadd(6, keys + WIDTH * head + part, head * 2);
             _tile_dpbf16ps(0, 5, 4);
+            _tile_loadd(6, keys + WIDTH * head + part, head * 2);
             _tile_dpbf16ps(1, 6, 4);
+            _tile_loadd(7, queries + (head + part) / 2 * WIDTH, 64);
+            _tile_dpbf16ps(2, 5, 7);
+            _tile_dpbf16ps(3, 6, 7);
         }
         _tile_stored(0, weights, 64);
         _tile_stored(1, weights + WIDTH * WIDTH, 64);
+        _tile_stored(2, weights + apart, 64);
+        _tile_stored(3, weights + apart + WIDTH * WIDTH, 64);
     }
 
-    // mixed [16, 32 of D] = weights of 16 queries and 32 keys a block, bf16 [16, 32] at the start of its [32, 16]
+    // mixed [2 * 16, 32 of D] = weights of 2 * 16 queries and 32 keys a block, bf16 [16, 32] at the start of its [32, 16]
     // numbers, times 32 numbers of each value.
-    ANY_UNIT_INLINE void mix(const float* weights, const uint32_t* values, int64_t blocks, int64_t head, float* mixed) {
+    ANY_UNIT_INLINE void mix(const float* weights, int64_t apart, const uint32_t* values, int64_t blocks, int64_t head,
+                             float* mixed) {
         finished();
         _tile_zero(0);
         _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
         for (int64_t block = 0; block < blocks; ++block, values += WIDTH * head, weights += PAIRS * WIDTH) {
             _tile_loadd(4, weights, 64);
             _tile_loadd(5, values, head * 4);
-            _tile_loadd(6, values + WIDTH, head * 4);
             _tile_dpbf16ps(0, 4, 5);
+            _tile_loadd(6, values + WIDTH, head * 4);
             _tile_dpbf16ps(1, 4, 6);
+            _tile_loadd(7, weights + apart, 64);
+            _tile_dpbf16ps(2, 7, 5);
+            _tile_dpbf16ps(3, 7, 6);
         }
         _tile_stored(0, mixed, head * 4);
         _tile_stored(1, mixed + WIDTH, head * 4);
+        _tile_stored(2, mixed + WIDTH * head, head * 4);
+        _tile_stored(3, mixed + WIDTH * head + WIDTH, head * 4);
     }
 };
 
 struct HalfDots {
     struct Ready {};
+    static constexpr int64_t VECTORS = 1;
 
-    ANY_UNIT_INLINE void multiply_keys(const uint16_t* keys, const uint32_t* queries, int64_t head, float* weights) {
+    ANY_UNIT_INLINE void multiply_keys(const uint16_t* keys, const uint32_t* queries, int64_t head, float* weights,
+                                       int64_t) {
         for (int64_t first = 0; first < PAIRS; first += WIDTH, keys += WIDTH * head, weights += WIDTH * WIDTH) {
             Floats sums[WIDTH] = {};
             for (int64_t part = 0; part < head / 2; ++part) {
@@ -80,7 +100,8 @@ struct HalfDots {
         }
     }
 
-    ANY_UNIT_INLINE void mix(const float* weights, const uint32_t* values, int64_t blocks, int64_t head, float* mixed) {
+    ANY_UNIT_INLINE void mix(const float* weights, int64_t, const uint32_t* values, int64_t blocks, int64_t head,
+                             float* mixed) {
         constexpr size_t AT_ONCE = 8;
         for (size_t first = 0; first < WIDTH; first += AT_ONCE) {
             Floats sums[AT_ONCE][2] = {};
@@ -107,35 +128,53 @@ struct HalfDots {
     }
 };
 
-// mixed [16, D] = softmax(queries [16, D] times keys) times values, each query with the first keys that it sees.
-// T, the keys of a group, is a multiple of 32 whose rest is finite. weights: scratch [T, 16].
-template <typename Multiplier>
-ANY_UNIT_INLINE void attend_queries(const float* queries, HalfGroup group, int64_t head, int32_t most, int32_t least,
-                               Ints seen, float* weights, float* mixed) {
-    alignas(64) uint32_t turned[WIDTH * WIDEST_HEAD / 2];  // [D / 2, 16]: pairs of numbers of each query
-    for (int64_t part = 0; part < head; part += PAIRS) {
-        Floats rows[WIDTH];
-        for (size_t lane = 0; lane < WIDTH; ++lane) {
-            const float* from = queries + lane * head + part;
-            rows[lane] = (Floats)_mm512_cvtne2ps_pbh((__m512)load(from + WIDTH), (__m512)load(from));
-        }
-        transpose(rows);
-        for (size_t i = 0; i < WIDTH; ++i) store_words(turned + (part / 2 + i) * WIDTH, (Words)rows[i]);
-    }
-    const int64_t blocks = (most + PAIRS - 1) / PAIRS;
-    for (int64_t block = 0; block < blocks; ++block)
-        Multiplier::multiply_keys(group.keys + block * PAIRS * head, turned, head, weights + block * PAIRS * WIDTH);
-    const Floats share = 1.f / softmax(weights, most, least, seen);
-    for (int64_t j = most; j < blocks * PAIRS; ++j) store(weights + j * WIDTH, Floats{});
-    for (int64_t block = 0; block < blocks; ++block) {  // into bf16 [16, 32], in place
+// Two vectors in bf16, number by number: that of `even` in the low half of a word.
+ANY_UNIT_INLINE Floats paired(Floats even, Floats odd) {
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                           5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (Floats)_mm512_permutexvar_epi16(order, both);
+}
+
+// Weights of a vector of queries from their products with keys: softmax, then bf16 [16, 32] at the start of each block.
+ANY_UNIT_INLINE void weigh(float* weights, int64_t blocks, const Lanes& lanes) {
+    const Floats share = 1.f / softmax(weights, lanes);
+    for (int64_t j = lanes.most; j < blocks * PAIRS; ++j) store(weights + j * WIDTH, Floats{});
+    for (int64_t block = 0; block < blocks; ++block) {
         Floats rows[WIDTH];
         float* from = weights + block * PAIRS * WIDTH;
         for (size_t pair = 0; pair < WIDTH; ++pair)
-            rows[pair] = (Floats)(bf16(load(from + 2 * pair * WIDTH) * share) |
-                                  bf16(load(from + (2 * pair + 1) * WIDTH) * share) << 16);
+            rows[pair] = paired(load(from + 2 * pair * WIDTH) * share, load(from + (2 * pair + 1) * WIDTH) * share);
         transpose(rows);
         for (size_t lane = 0; lane < WIDTH; ++lane) store(from + lane * WIDTH, rows[lane]);
     }
+}
+
+// mixed [VECTORS * 16, D] = softmax(queries [VECTORS * 16, D] times keys) times values, each query with the first keys
+// that it sees. T, the keys of a group, is a multiple of 32 whose rest is finite. weights: scratch [VECTORS][T, 16].
+template <typename Multiplier>
+ANY_UNIT_INLINE void attend_queries(const float* queries, HalfGroup group, int64_t head, const Lanes* lanes,
+                                    float* weights, int64_t apart, float* mixed) {
+    constexpr int64_t VECTORS = Multiplier::VECTORS;
+    alignas(64) uint32_t turned[VECTORS * WIDTH * WIDEST_HEAD / 2];  // [VECTORS][D / 2, 16]: pairs of numbers of each query
+    int32_t most = 0;
+    for (int64_t vector = 0; vector < VECTORS; ++vector) {
+        most = lanes[vector].most > most ? lanes[vector].most : most;
+        for (int64_t part = 0; part < head; part += PAIRS) {
+            Floats rows[WIDTH];
+            for (size_t lane = 0; lane < WIDTH; ++lane) {
+                const float* from = queries + (vector * WIDTH + lane) * head + part;
+                rows[lane] = (Floats)_mm512_cvtne2ps_pbh((__m512)load(from + WIDTH), (__m512)load(from));
+            }
+            transpose(rows);
+            for (size_t i = 0; i < WIDTH; ++i)
+                store_words(turned + ((vector * head + part) / 2 + i) * WIDTH, (Words)rows[i]);
+        }
+    }
+    const int64_t blocks = (most + PAIRS - 1) / PAIRS;
+    for (int64_t block = 0; block < blocks; ++block)
+        Multiplier::multiply_keys(group.keys + block * PAIRS * head, turned, head, weights + block * PAIRS * WIDTH, apart);
+    for (int64_t vector = 0; vector < VECTORS; ++vector) weigh(weights + vector * apart, blocks, lanes[vector]);
     for (int64_t part = 0; part < head; part += 2 * WIDTH)
-        Multiplier::mix(weights, group.values + part, blocks, head, mixed + part);
+        Multiplier::mix(weights, apart, group.values + part, blocks, head, mixed + part);
 }

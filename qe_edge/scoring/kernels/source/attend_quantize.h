@@ -20,6 +20,7 @@ struct AttendQuantize {
     static constexpr ElementType INPUTS[] = {FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32,
                                              FLOAT32, BOOL,    FLOAT32, FLOAT32, UINT8,   BOOL};
     static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32, FLOAT32, FLOAT32};
+    static constexpr int64_t MOST_VECTORS = 2;  // of queries, multiplied at once
     int64_t heads = 0, groups = 0;
     float scale = 0;
     Unit unit = Unit::NONE;
@@ -62,14 +63,14 @@ struct AttendQuantize {
         float* present_key = call.output<float>(2, present_sizes, 4);
         float* present_value = call.output<float>(3, present_sizes, 4);
         if (!call.good()) return;
-        // weights [T, W]; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
+        // weights of MOST_VECTORS * W queries, [T, W] each; keys of a group [S, D]; results [S, heads * D]; seen [S]; keys and values of all groups in
         // bf16, 2 * groups * [T, D]. T: a multiple of PAIRS.
         const bool halves = unit != Unit::NONE;
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
-        const size_t numbers = padded * WIDTH + batch.length * (head + width + 1) + (halves ? groups * padded * head : 0);
+        const size_t numbers = MOST_VECTORS * padded * WIDTH + batch.length * (head + width + 1) + (halves ? groups * padded * head : 0);
         batch.weights = static_cast<float*>(Scratch::take(numbers * sizeof(float)));
         if (batch.weights == nullptr) return call.fail("AttendQuantize: failed to allocate memory");
-        batch.rotated = batch.weights + padded * WIDTH;
+        batch.rotated = batch.weights + MOST_VECTORS * padded * WIDTH;
         batch.results = batch.rotated + batch.length * head;
         batch.seen = reinterpret_cast<int32_t*>(batch.results + batch.length * width);
         batch.halves = reinterpret_cast<uint16_t*>(batch.seen + batch.length);
@@ -93,7 +94,7 @@ struct AttendQuantize {
                 Floats magnitudes = {};
                 for (int64_t i = 0; i < width; i += WIDTH) magnitudes = larger(magnitudes, magnitude(load(result + i)));
                 scales[place] = quantise_token(result, width, magnitudes, *floor.as<float>(), *levels.as<float>(),
-                                               all(*zero.as<uint8_t>()), quantised + place * width);
+                                               *zero.as<uint8_t>(), quantised + place * width);
             }
         }
     }
@@ -169,7 +170,7 @@ struct AttendQuantize {
         for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
             alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
             const Lanes lanes = take(batch, row, group, first, queries);
-            attend_queries(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights, mixed);
+            attend_queries(queries, numbers, batch.head, lanes, batch.weights, mixed);
             give(batch, group, first, mixed);
         }
     }
@@ -191,12 +192,15 @@ struct AttendQuantize {
         put_keys(batch.rotated, batch.length, batch.head, batch.head, batch.past, numbers);
         put_values(values, batch.length, groups * batch.head, batch.head, batch.past, numbers);
         [[maybe_unused]] const typename Multiplier::Ready ready;
-        for (int64_t first = 0; first < batch.length * heads / groups; first += WIDTH) {
-            alignas(64) float queries[WIDTH * WIDEST_HEAD], mixed[WIDTH * WIDEST_HEAD];
-            const Lanes lanes = take(batch, row, group, first, queries);
-            attend_queries<Multiplier>(queries, numbers, batch.head, lanes.most, lanes.least, lanes.seen, batch.weights,
-                                  mixed);
-            give(batch, group, first, mixed);
+        constexpr int64_t VECTORS = Multiplier::VECTORS, W = WIDTH;
+        for (int64_t first = 0; first < batch.length * heads / groups; first += VECTORS * W) {
+            alignas(64) float queries[VECTORS * W * WIDEST_HEAD], mixed[VECTORS * W * WIDEST_HEAD];
+            Lanes lanes[VECTORS];
+            for (int64_t vector = 0; vector < VECTORS; ++vector)
+                lanes[vector] = take(batch, row, group, first + vector * W, queries + vector * W * batch.head);
+            attend_queries<Multiplier>(queries, numbers, batch.head, lanes, batch.weights, batch.padded * W, mixed);
+            for (int64_t vector = 0; vector < VECTORS; ++vector)
+                give(batch, group, first + vector * W, mixed + vector * W * batch.head);
         }
     }
 
@@ -216,13 +220,9 @@ struct AttendQuantize {
 #endif
 
     // A vector of queries of a group at a time: its heads of one token side by side, then those of the next token.
-    struct Lanes {
-        Ints seen;
-        int32_t most, least;
-    };
     int64_t in_use(const Batch& batch, int64_t first) const {
         const int64_t left = batch.length * heads / groups - first;
-        return left < static_cast<int64_t>(WIDTH) ? left : WIDTH;
+        return left < 0 ? 0 : left < static_cast<int64_t>(WIDTH) ? left : WIDTH;
     }
     inline __attribute__((always_inline)) Lanes take(const Batch& batch, int64_t row, int64_t group, int64_t first,
                                                      float* queries) const {
@@ -237,6 +237,7 @@ struct AttendQuantize {
             found.most = seen > found.most ? seen : found.most;
             found.least = seen < found.least ? seen : found.least;
         }
+        if (found.least > found.most) found.least = found.most;  // of a vector without queries
         __builtin_memset(queries + lanes * head, 0, (WIDTH - lanes) * head * sizeof(float));
         return found;
     }

@@ -7,18 +7,21 @@
 
 struct BytePairs {
     struct Ready {};
-    static constexpr int64_t AT_ONCE = 4;  // tokens whose sums the registers hold
+    static constexpr int64_t TOKENS_AT_ONCE = WIDTH, CHANNELS_AT_ONCE = BLOCK;
 
     template <typename Between>
-    INLINE void multiply(const uint8_t* tokens, int64_t depth, Block first, Block second, Meeting& to, Between between) {
-        for (int64_t token = 0; token < TOKENS; token += AT_ONCE) {
+    INLINE void multiply(const uint8_t* tokens, int64_t, int64_t depth, Block first, Block second,
+                         Meeting<BytePairs>& to, Between between) {
+        for (int64_t token = 0; token < TOKENS_AT_ONCE; token += AT_ONCE) {
             multiply_block(tokens + token * depth, depth, first, to.sums[0][0] + token, to.sums[0][1] + token);
             multiply_block(tokens + token * depth, depth, second, to.sums[1][0] + token, to.sums[1][1] + token);
         }
-        for (int64_t step = 0; step < depth / DEPTH; ++step) between(step);
+        for (int64_t k = 0; k < depth; k += DEPTH) between();
     }
 
   private:
+    static constexpr int64_t AT_ONCE = 4;  // tokens whose sums the registers hold
+
     // [2 * W] in 16 bits: products of pairs.
     INLINE __m256i pairs(const uint8_t* token, const int8_t* weights) {
         return _mm256_maddubs_epi16((__m256i)all_words(token), (__m256i)load_ints(weights));
@@ -31,7 +34,10 @@ struct BytePairs {
                                int32_t (*right)[WIDTH]) {
         Ints sums[AT_ONCE][2];
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < AT_ONCE; ++i) sums[i][0] = sums[i][1] = Ints{};
+        for (int64_t i = 0; i < AT_ONCE; ++i) {
+            sums[i][0] = load_ints(block.start);
+            sums[i][1] = load_ints(block.start + WIDTH);
+        }
         const int8_t* weights = block.weights;
         const uint16_t* input = reinterpret_cast<const uint16_t*>(block.order + 2);
         const uint16_t* const end = input + depth / GROUP;

@@ -10,7 +10,6 @@ struct GatedQuantize {
     static constexpr ElementType INPUTS[] = {UINT8, FLOAT32, UINT8,   INT8,    INT32,   FLOAT32,
                                              INT8,  INT32,   FLOAT32, FLOAT32, FLOAT32, UINT8};
     static constexpr ElementType OUTPUTS[] = {UINT8, FLOAT32};
-    static constexpr int64_t AT_ONCE = 128;  // tokens whose values a core's cache holds
 
     Unit unit = Unit::NONE;
 
@@ -32,46 +31,77 @@ struct GatedQuantize {
         sizes[tokens.axes - 1] = gate.channels, of_scales[tokens.axes - 1] = 1;
         uint8_t* quantised = call.output<uint8_t>(0, sizes, tokens.axes);
         float* scales = call.output<float>(1, of_scales, tokens.axes);
-        if (!call.good()) return;
-        // values [AT_ONCE, N], largest magnitudes [AT_ONCE, W], what the products need, the last tokens
-        const int64_t kept = AT_ONCE * (gate.channels + WIDTH), numbers = kept + gate.scratch() + up.scratch();
-        float* values = static_cast<float*>(Scratch::take(numbers * sizeof(float) + TOKENS * gate.depth));
+        if (!call.good() || gate.count == 0) return;
+        // as many tokens as a core's second cache holds the values of; where there are tiles it is larger than elsewhere
+        const int64_t at_once = even_parts(gate.count, unit == Unit::TILES ? 192 : 128, MOST_AT_ONCE);
+        // values [N / W, at_once, W], what the products need, the last tokens
+        const int64_t kept = at_once * gate.channels, numbers = kept + gate.scratch() + up.scratch();
+        float* values = static_cast<float*>(Scratch::take(numbers * sizeof(float) + MOST_AT_ONCE * gate.depth));
         if (values == nullptr) return call.fail("GatedQuantize: failed to allocate memory");
-        float* magnitudes = values + AT_ONCE * gate.channels;
+        uint8_t* last = reinterpret_cast<uint8_t*>(values + numbers);
         gate.prepare(values + kept);
         up.prepare(values + kept + gate.scratch());
-        for (int64_t first = 0; first < gate.count; first += AT_ONCE) {
-            const int64_t count = gate.count - first < AT_ONCE ? gate.count - first : AT_ONCE;
-            __builtin_memset(magnitudes, 0, count * WIDTH * sizeof(float));
-            const TokenTiles tiles(tokens.as<uint8_t>() + first * gate.depth, count, gate.depth,
-                                   reinterpret_cast<uint8_t*>(values + numbers));
-            unit == SPECIAL ? multiply_both<Special>(gate, up, tiles, values, magnitudes)
-                            : multiply_both<General>(gate, up, tiles, values, magnitudes);
-            for (int64_t token = 0; token < count; ++token)
-                scales[first + token] = quantise_token(
-                    values + token * gate.channels, gate.channels, load(magnitudes + token * WIDTH), *floor.as<float>(),
-                    *levels.as<float>(), all(*zeros.as<uint8_t>()), quantised + (first + token) * gate.channels);
+        for (int64_t first = 0; first < gate.count; first += at_once) {
+            const int64_t count = gate.count - first < at_once ? gate.count - first : at_once;
+            const uint8_t* from = tokens.as<uint8_t>() + first * gate.depth;
+            unit == SPECIAL ? multiply_both<Special>(gate, up, from, count, last, values)
+                            : multiply_both<General>(gate, up, from, count, last, values);
+            quantise_tokens(values, gate.channels, count, *floor.as<float>(), *levels.as<float>(),
+                            *zeros.as<uint8_t>(), quantised + first * gate.channels, scales + first);
         }
+    }
+
+    // The largest of parts as even as multiples of `by` allow, none more than `most`.
+    static int64_t even_parts(int64_t all, int64_t most, int64_t by) {
+        const int64_t parts = (all + most - 1) / most;
+        return (all + parts * by - 1) / (parts * by) * by;
     }
 
     template <typename Multiplier>
     ANY_UNIT __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
-                                                                 const TokenTiles& tiles, float* values,
-                                                                 float* magnitudes) {
+                                                                 const uint8_t* tokens, int64_t count, uint8_t* last,
+                                                                 float* values) {
         multiply_all<Multiplier>(
-            tiles, gate.channels, BLOCK, [&](int64_t channel) { return gate.block(channel); },
+            tokens, count, gate.depth, last, gate.channels, Multiplier::CHANNELS_AT_ONCE,
+            [&](int64_t channel) { return gate.block(channel); },
             [&](int64_t channel) { return up.block(channel); },
-            [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
-                float* largest_so_far = magnitudes + (met.token + row) * WIDTH;
-                Floats top = load(largest_so_far);
-                for (int64_t half = 0; half < 2; ++half) {
-                    const int64_t channel = met.channel + half * WIDTH;
-                    const Floats product = gated(gate.to_float(channel, met.sums[0][half][row]),
-                                                 up.to_float(channel, met.sums[1][half][row]));
-                    store(values + (met.token + row) * gate.channels + channel, product);
-                    top = larger(top, magnitude(product));
-                }
-                store(largest_so_far, top);
+            [&](int64_t token, int64_t channel, const int32_t* of_gate, const int32_t* of_up)
+                __attribute__((always_inline)) {
+                store(values + channel * count + token * WIDTH,
+                      gated(gate.to_float(channel, of_gate), up.to_float(channel, of_up)));
             });
     }
+
+    // values [N / W, tokens, W], quantised [tokens, N], scales [tokens].
+    __attribute__((noinline)) static void quantise_tokens(const float* values, int64_t width, int64_t count, float floor,
+                                                          float levels, uint8_t zero, uint8_t* quantised,
+                                                          float* scales) {
+        constexpr int64_t LINE = 2 * BLOCK;  // channels whose bytes are written together
+        int64_t found = 0;
+        for (; found + TOGETHER <= count; found += TOGETHER)
+            find_steps<TOGETHER>(values + found * WIDTH, width, count, floor, levels, scales + found);
+        for (; found < count; ++found)
+            find_steps<1>(values + found * WIDTH, width, count, floor, levels, scales + found);
+        for (int64_t first = 0; first < width; first += LINE)
+            for (int64_t token = 0; token < count; ++token)
+                quantise(
+                    LINE,
+                    [&](int64_t i) __attribute__((always_inline)) {
+                        return load(values + (first + i) * count + token * WIDTH);
+                    },
+                    1.f / scales[token], zero, quantised + token * width + first);
+    }
+
+    // The steps of some of `count` tokens.
+    template <int64_t TOKENS>
+    INLINE void find_steps(const float* values, int64_t width, int64_t count, float floor, float levels,
+                           float* scales) {
+        Floats magnitudes[TOKENS] = {};
+        for (int64_t i = 0; i < width; i += WIDTH)
+#pragma GCC unroll 8
+            for (int64_t token = 0; token < TOKENS; ++token)
+                magnitudes[token] = larger(magnitudes[token], magnitude(load(values + i * count + token * WIDTH)));
+        for (int64_t token = 0; token < TOKENS; ++token) scales[token] = step(magnitudes[token], floor, levels);
+    }
+    static constexpr int64_t TOGETHER = 8;  // tokens whose largest magnitudes registers hold
 };

@@ -7,6 +7,7 @@
 #include "attend_quantize.h"
 #include "gated_quantize.h"
 #include "linear.h"
+#include "linear_add_norm_quantize.h"
 #include "swiglu_quantize.h"
 
 Api api;
@@ -17,7 +18,7 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     OpDomain* domain = nullptr;
     Status* status = api.CreateCustomOpDomain("qe_edge", &domain);
     for (const CustomOp* op : {custom_op<AddNormQuantize>(), custom_op<AttendQuantize>(), custom_op<GatedQuantize>(),
-                               custom_op<Linear>(), custom_op<SwigluQuantize>()})
+                               custom_op<Linear>(), custom_op<LinearAddNormQuantize>(), custom_op<SwigluQuantize>()})
         if (!status) status = api.CustomOpDomain_Add(domain, op);
     return status ? status : api.AddCustomOpDomain(options, domain);
 }

@@ -23,24 +23,24 @@ struct Linear {
         sizes[product.tokens.axes - 1] = product.channels;
         float* results = call.output<float>(0, sizes, product.tokens.axes);
         if (!call.good() || product.count == 0) return;
-        uint8_t* last = static_cast<uint8_t*>(Scratch::take(TOKENS * product.depth + 4 * product.scratch()));
+        uint8_t* last = static_cast<uint8_t*>(Scratch::take(MOST_AT_ONCE * product.depth + 4 * product.scratch()));
         if (last == nullptr) return call.fail("Linear: failed to allocate memory");
-        product.prepare(last + TOKENS * product.depth);
-        const TokenTiles tiles(product.tokens.as<uint8_t>(), product.count, product.depth, last);
-        unit == SPECIAL ? one<Special>(product, tiles, results) : one<General>(product, tiles, results);
+        product.prepare(last + MOST_AT_ONCE * product.depth);
+        unit == SPECIAL ? one<Special>(product, last, results) : one<General>(product, last, results);
     }
 
     template <typename Multiplier>
-    ANY_UNIT __attribute__((noinline)) static void one(const Product& product, const TokenTiles& tiles, float* results) {
+    ANY_UNIT __attribute__((noinline)) static void one(const Product& product, uint8_t* last, float* results) {
+        constexpr int64_t CHANNELS = Multiplier::CHANNELS_AT_ONCE;
         multiply_all<Multiplier>(
-            tiles, product.channels, 2 * BLOCK, [&](int64_t channel) { return product.block(channel); },
-            [&](int64_t channel) { return product.block(channel + BLOCK); },
-            [&](const Meeting& met, int64_t row) __attribute__((always_inline)) {
-                for (int64_t part = 0; part < 4; ++part) {
-                    const int64_t channel = met.channel + part * WIDTH;
-                    store(results + (met.token + row) * product.channels + channel,
-                          product.to_float(channel, met.sums[part / 2][part % 2][row]));
-                }
+            product.tokens.as<uint8_t>(), product.count, product.depth, last, product.channels, 2 * CHANNELS,
+            [&](int64_t channel) { return product.block(channel); },
+            [&](int64_t channel) { return product.block(channel + CHANNELS); },
+            [&](int64_t token, int64_t channel, const int32_t* first, const int32_t* second)
+                __attribute__((always_inline)) {
+                float* to = results + token * product.channels + channel;
+                store(to, product.to_float(channel, first));
+                store(to + CHANNELS, product.to_float(channel + CHANNELS, second));
             });
     }
 };

@@ -6,57 +6,79 @@
 #include "units.h"
 #include "weights.h"
 
+// TOKENS_AT_ONCE tokens times CHANNELS_AT_ONCE channels of each of two blocks make a `Meeting`, of which `rows` tokens
+// count. between() is called once for every 64 inputs.
 #ifdef __AVX512F__
 struct ByteTiles {
     using Ready = FullTiles;
+    static constexpr int64_t TOKENS_AT_ONCE = 2 * WIDTH, CHANNELS_AT_ONCE = WIDTH;
 
-    // The sums of a meeting. The tile unit works on its own meanwhile: `between(step)` is called after what each 64
-    // inputs need was handed to it.
     template <typename Between>
-    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t depth, Block first, Block second,
-                                  Meeting& to, Between between) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int64_t k = 0; k < depth; k += DEPTH, first.weights += 2 * TILE, second.weights += 2 * TILE) {
+    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t rows, int64_t depth, Block first, Block second,
+                                  Meeting<ByteTiles>& to, Between between) {
+        if (rows > static_cast<int64_t>(WIDTH))
+            multiply_tiles<true>(tokens, depth, first, second, to, between);
+        else
+            multiply_tiles<false>(tokens, depth, first, second, to, between);
+    }
+
+  private:
+    // The tile unit works on its own: `between` is called after what a step needs was handed to it.
+    template <bool BOTH, typename Between>
+    ANY_UNIT_INLINE void multiply_tiles(const uint8_t* tokens, int64_t depth, Block first, Block second,
+                                        Meeting<ByteTiles>& to, Between between) {
+        _tile_loadd(0, first.start, 0);  // one row for all tokens
+        _tile_loadd(1, second.start, 0);
+        if (BOTH) _tile_loadd(2, first.start, 0);
+        if (BOTH) _tile_loadd(3, second.start, 0);
+        for (int64_t k = 0; k < depth; k += DEPTH) {
             _tile_loadd(4, tokens + k, depth);
-            _tile_loadd(5, first.weights, DEPTH);
+            _tile_loadd(5, first.weights + k * BLOCK, DEPTH);
             _tile_dpbusd(0, 4, 5);
-            _tile_loadd(6, first.weights + TILE, DEPTH);
+            _tile_loadd(6, second.weights + k * BLOCK, DEPTH);
             _tile_dpbusd(1, 4, 6);
-            _tile_loadd(7, second.weights, DEPTH);
-            _tile_dpbusd(2, 4, 7);
-            _tile_loadd(5, second.weights + TILE, DEPTH);
-            _tile_dpbusd(3, 4, 5);
-            between(k / DEPTH);
+            if (BOTH) {
+                _tile_loadd(7, tokens + WIDTH * depth + k, depth);
+                _tile_dpbusd(2, 7, 5);
+                _tile_dpbusd(3, 7, 6);
+            }
+            between();
         }
-        _tile_stored(0, to.sums[0][0], DEPTH);
-        _tile_stored(1, to.sums[0][1], DEPTH);
-        _tile_stored(2, to.sums[1][0], DEPTH);
-        _tile_stored(3, to.sums[1][1], DEPTH);
+        _tile_stored(0, to.sums[0][0][0], DEPTH);
+        _tile_stored(1, to.sums[1][0][0], DEPTH);
+        if (BOTH) _tile_stored(2, to.sums[0][0][WIDTH], DEPTH);
+        if (BOTH) _tile_stored(3, to.sums[1][0][WIDTH], DEPTH);
     }
 };
 #endif
 
 struct ByteDots {
     struct Ready {};
-    static constexpr int64_t AT_ONCE = WIDTH / 2;  // tokens whose sums the registers hold
+    static constexpr int64_t TOKENS_AT_ONCE = WIDTH, CHANNELS_AT_ONCE = BLOCK;
 
     template <typename Between>
-    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t depth, Block first, Block second,
-                                  Meeting& to, Between between) {
-        for (int64_t token = 0; token < TOKENS; token += AT_ONCE) {
-            multiply_block(tokens + token * depth, depth, first.weights, to.sums[0][0] + token, to.sums[0][1] + token);
-            multiply_block(tokens + token * depth, depth, second.weights, to.sums[1][0] + token, to.sums[1][1] + token);
+    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t, int64_t depth, Block first, Block second,
+                                  Meeting<ByteDots>& to, Between between) {
+        for (int64_t token = 0; token < TOKENS_AT_ONCE; token += AT_ONCE) {
+            multiply_block(tokens + token * depth, depth, first, to.sums[0][0] + token, to.sums[0][1] + token);
+            multiply_block(tokens + token * depth, depth, second, to.sums[1][0] + token, to.sums[1][1] + token);
         }
-        for (int64_t step = 0; step < depth / DEPTH; ++step) between(step);
+        for (int64_t k = 0; k < depth; k += DEPTH) between();
     }
 
   private:
-    ANY_UNIT_INLINE void multiply_block(const uint8_t* tokens, int64_t depth, const int8_t* weights,
-                                        int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
-        Ints sums[AT_ONCE][2] = {};
+    static constexpr int64_t AT_ONCE = WIDTH / 2;  // tokens whose sums the registers hold
+
+    // By itself, so that what `between` keeps in registers takes none of these.
+    ANY_UNIT static __attribute__((noinline)) void multiply_block(const uint8_t* tokens, int64_t depth, Block block,
+                                                                  int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
+        const int8_t* weights = block.weights;
+        Ints sums[AT_ONCE][2];
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < AT_ONCE; ++i) {
+            sums[i][0] = load_ints(block.start);
+            sums[i][1] = load_ints(block.start + WIDTH);
+        }
         for (int64_t k = 0; k < depth; k += DEPTH, weights += 2 * TILE)
             for (int64_t four = 0; four < DEPTH; four += 4) {
                 const Ints of_left = load_ints(weights + four * WIDTH),
@@ -68,6 +90,7 @@ struct ByteDots {
                     sums[i][1] = add_dots(sums[i][1], bytes, of_right);
                 }
             }
+#pragma GCC unroll 8
         for (int64_t i = 0; i < AT_ONCE; ++i) {
             *reinterpret_cast<LooseInts*>(left[i]) = sums[i][0];
             *reinterpret_cast<LooseInts*>(right[i]) = sums[i][1];

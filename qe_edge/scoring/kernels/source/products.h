@@ -3,77 +3,87 @@
 #include "kernel.h"
 #include "multipliers.h"
 
-constexpr int64_t DEEPEST = 1 << 16;  // inputs whose products stay within 32 bits
-
-// Tokens of a tile at a time; those of the last tile are filled up with zeros in a copy.
-struct TokenTiles {
+// Tokens AT_ONCE; the last ones are filled up with zeros in a copy.
+template <int64_t AT_ONCE>
+struct Tokens {
     const uint8_t* tokens;
     int64_t count, depth;
-    uint8_t* last;  // room for TOKENS
+    uint8_t* last;  // [AT_ONCE, K]
 
-    TokenTiles(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last)
+    Tokens(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last)
         : tokens(tokens), count(count), depth(depth), last(last) {
-        const int64_t rest = count % TOKENS;
+        const int64_t rest = count % AT_ONCE;
         __builtin_memcpy(last, tokens + (count - rest) * depth, rest * depth);
-        __builtin_memset(last + rest * depth, 0, (TOKENS - rest) * depth);
+        __builtin_memset(last + rest * depth, 0, (AT_ONCE - rest) * depth);
     }
-    const uint8_t* from(int64_t token) const { return token + TOKENS > count ? last : tokens + token * depth; }
-    int64_t rows(int64_t token) const { return count - token < TOKENS ? count - token : TOKENS; }
+    const uint8_t* from(int64_t token) const { return token + AT_ONCE > count ? last : tokens + token * depth; }
+    int64_t rows(int64_t token) const { return count - token < AT_ONCE ? count - token : AT_ONCE; }
 };
+constexpr int64_t MOST_AT_ONCE = 2 * WIDTH;
 
 // Weights that are read next, fetched a few lines at a time. Those of a graph are more than caches hold.
+template <int64_t CHANNELS>
 struct Ahead {
     const char* weights[2];
-    int64_t bytes, at_once, done = 0;
+    int64_t lines, at_once, done = 0;
 
-    // Two blocks of weights, within so many calls.
+    // Those of so many channels of two blocks, within so many calls.
     Ahead(Block first, Block second, int64_t depth, int64_t calls)
         : weights{reinterpret_cast<const char*>(first.weights), reinterpret_cast<const char*>(second.weights)},
-          bytes(BLOCK * depth),
-          at_once((bytes / LINE + calls - 1) / calls * LINE) {}
+          lines(CHANNELS * depth / LINE),
+          at_once((lines + calls - 1) / calls) {}
     inline __attribute__((always_inline)) void fetch() {
-        const int64_t end = done + at_once < bytes ? done + at_once : bytes;
-        for (; done < end; done += LINE)
-            for (const char* of : weights) _mm_prefetch(of + done, _MM_HINT_T1);
+        const int64_t end = done + at_once < lines ? done + at_once : lines;
+        for (; done < end; ++done)
+            for (const char* of : weights)
+                _mm_prefetch(of + done / CHANNELS * BLOCK * DEPTH + done % CHANNELS * LINE, _MM_HINT_T1);
     }
 
   private:
     static constexpr int64_t LINE = 64;
 };
 
-// Multiplies all tokens with blocks of weights, two at a time, from channel to channel by `width`: those that begin where
-// first(channel) and second(channel) say. finish(meeting, row) is called for every row of every meeting, while the next
-// one is being multiplied.
+// Multiplies `count` tokens with CHANNELS_AT_ONCE channels of two blocks of weights at a time, from channel to channel by
+// `width`: those that begin where first(channel) and second(channel) say. finish(token, channel, first, second) is called
+// for the sums of every W channels of both, while the next ones are being multiplied; channel is one of the first block,
+// as it counts. last: room for MOST_AT_ONCE tokens.
 template <typename Multiplier, typename First, typename Second, typename Finish>
-ANY_UNIT_INLINE void multiply_all(const TokenTiles& tiles, int64_t channels, int64_t width, First first, Second second,
-                                  Finish finish) {
-    if (tiles.count == 0) return;
+ANY_UNIT_INLINE void multiply_all(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last, int64_t channels,
+                                  int64_t width, First first, Second second, Finish finish) {
+    constexpr int64_t TOKENS = Multiplier::TOKENS_AT_ONCE, CHANNELS = Multiplier::CHANNELS_AT_ONCE;
+    if (count == 0) return;
+    const Tokens<TOKENS> all(tokens, count, depth, last);
     [[maybe_unused]] const typename Multiplier::Ready ready;
-    const int64_t steps = tiles.depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
-                  meetings_of_channel = (tiles.count + TOKENS - 1) / TOKENS;
-    Meeting meetings[2];
-    Meeting *now = meetings, *before = meetings + 1;
-    int64_t rows = 0;  // of the meeting before
+    const int64_t steps = depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
+                  meetings_of_channel = (count + TOKENS - 1) / TOKENS;
+    Meeting<Multiplier> meetings[2];
+    Meeting<Multiplier>*now = meetings, *before = meetings + 1;
+    int64_t rows = 0, row = 0;  // of the meeting before, and those of it that are finished
+    const auto finish_rows = [&](int64_t end) __attribute__((always_inline)) {
+        for (; row < end; ++row)
+            for (int64_t part = 0; part < CHANNELS / static_cast<int64_t>(WIDTH); ++part)
+                finish(before->token + row, before->channel + part * WIDTH, before->sums[0][part][row],
+                       before->sums[1][part][row]);
+    };
     for (int64_t channel = 0; channel < channels; channel += width) {
         const int64_t next = channel + width < channels ? channel + width : channel;
-        Ahead ahead(first(next), second(next), tiles.depth, meetings_of_channel * steps);
-        for (int64_t token = 0; token < tiles.count; token += TOKENS) {
+        Ahead<CHANNELS> ahead(first(next), second(next), depth, meetings_of_channel * steps);
+        for (int64_t token = 0; token < count; token += TOKENS) {
             now->token = token;
             now->channel = channel;
-            Multiplier::multiply(
-                tiles.from(token), tiles.depth, first(channel), second(channel), *now,
-                [&](int64_t step) __attribute__((always_inline)) {
-                    ahead.fetch();
-                    const int64_t end = (step + 1) * rows_at_once < rows ? (step + 1) * rows_at_once : rows;
-                    for (int64_t row = step * rows_at_once; row < end; ++row) finish(*before, row);
-                });
-            Meeting* const done = now;
-            now = before;
-            before = done;
-            rows = tiles.rows(token);
+            Multiplier::multiply(all.from(token), all.rows(token), depth, first(channel), second(channel), *now,
+                                 [&]() __attribute__((always_inline)) {
+                                     ahead.fetch();
+                                     finish_rows(row + rows_at_once < rows ? row + rows_at_once : rows);
+                                 });
+            Meeting<Multiplier>* const finished = before;
+            before = now;
+            now = finished;
+            rows = all.rows(token);
+            row = 0;
         }
     }
-    for (int64_t row = 0; row < rows; ++row) finish(*before, row);
+    finish_rows(rows);
 }
 
 // What a product needs of its weights besides, int32: their sums of each channel, then, with Unit::PAIRS, the orders of the
@@ -90,8 +100,8 @@ inline int64_t count_notes(Unit unit, int64_t depth, int64_t channels) {
 struct Product {
     Tensor tokens, weights, notes, scale, scales, zero;
     int64_t depth = 0, channels = 0, count = 0;
-    int32_t* offsets = nullptr;  // [N]
-    float* steps = nullptr;      // [N]
+    int32_t* start = nullptr;  // of each channel's sum, [N]: what the tokens' zero point adds to it, subtracted
+    float* steps = nullptr;    // [N]
 
     Product(Call& call, Unit unit, size_t first_weights, const Tensor& tokens, const Tensor& scale, const Tensor& zero)
         : tokens(tokens), weights(call.input(first_weights)), notes(call.input(first_weights + 1)), scale(scale),
@@ -111,28 +121,26 @@ struct Product {
     // Numbers of 4 bytes that `prepare` needs.
     int64_t scratch() const { return 2 * channels; }
     void prepare(void* room) {
-        offsets = static_cast<int32_t*>(room);
-        steps = reinterpret_cast<float*>(offsets + channels);
+        start = static_cast<int32_t*>(room);
+        steps = reinterpret_cast<float*>(start + channels);
         for (int64_t n = 0; n < channels; ++n) {
-            offsets[n] = notes.as<int32_t>()[n] * *zero.as<uint8_t>();
+            start[n] = -notes.as<int32_t>()[n] * *zero.as<uint8_t>();
             steps[n] = scales.as<float>()[n] * *scale.as<float>();
         }
     }
 
-    // The block that begins with this channel.
+    // Of the channels from one on, a multiple of W.
     inline __attribute__((always_inline)) Block block(int64_t channel) const {
+        const int8_t* from = weights.as<int8_t>() + channel / BLOCK * BLOCK * depth + channel % BLOCK / WIDTH * TILE;
 #ifdef __AVX512F__
-        return {weights.as<int8_t>() + channel * depth, nullptr};
+        return {from, start + channel, nullptr};
 #else
-        return {weights.as<int8_t>() + channel * depth,
-                notes.as<int32_t>() + channels + channel / BLOCK * order_numbers(depth)};
+        return {from, start + channel, notes.as<int32_t>() + channels + channel / BLOCK * order_numbers(depth)};
 #endif
     }
 
-    // Products of a vector of channels as float32: (product - zero * weights' sum) * scale.
-    inline __attribute__((always_inline)) Floats to_float(int64_t channel, const int32_t products[WIDTH]) const {
-        const Ints moved = *reinterpret_cast<const LooseInts*>(products) -
-                           *reinterpret_cast<const LooseInts*>(offsets + channel);
-        return __builtin_convertvector(moved, Floats) * load(steps + channel);
+    // Sums of W channels as float32.
+    inline __attribute__((always_inline)) Floats to_float(int64_t channel, const int32_t sums[WIDTH]) const {
+        return __builtin_convertvector(*reinterpret_cast<const LooseInts*>(sums), Floats) * load(steps + channel);
     }
 };

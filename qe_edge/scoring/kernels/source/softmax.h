@@ -4,17 +4,26 @@
 
 constexpr int64_t WIDEST_HEAD = 256;
 
+// A vector of queries: how many keys each sees, the most and the fewest that one of them does.
+struct Lanes {
+    Ints seen;
+    int32_t most, least;
+};
+
 // weights [keys, W]: products become e^(product - largest), 0 for what a query does not see; returns their sums.
-// most, least: the most and the fewest keys that one of the queries sees.
-INLINE Floats softmax(float* weights, int64_t most, int64_t least, Ints seen) {
-    Floats top = all(-3.0e38f), sums = {};
-    for (int64_t j = 0; j < most; ++j) {
-        const Floats found = load(weights + j * WIDTH);
-        top = larger(top, j < least ? found : (seen > static_cast<int32_t>(j) ? found : top));
-    }
+INLINE Floats softmax(float* weights, const Lanes& lanes) {
+    const int64_t most = lanes.most, least = lanes.least;
+    Floats tops[] = {all(-3.0e38f), all(-3.0e38f), all(-3.0e38f), all(-3.0e38f)}, sums = {};
+    int64_t key = 0;
+    for (; key + 4 <= least; key += 4)
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < 4; ++i) tops[i] = larger(tops[i], load(weights + (key + i) * WIDTH));
+    Floats top = larger(larger(tops[0], tops[1]), larger(tops[2], tops[3]));
+    for (; key < most; ++key)
+        top = larger(top, lanes.seen > static_cast<int32_t>(key) ? load(weights + key * WIDTH) : top);
     for (int64_t j = 0; j < most; ++j) {
         Floats weight = exponential(load(weights + j * WIDTH) - top);
-        if (j >= least) weight = seen > static_cast<int32_t>(j) ? weight : Floats{};
+        if (j >= least) weight = lanes.seen > static_cast<int32_t>(j) ? weight : Floats{};
         sums += weight;
         store(weights + j * WIDTH, weight);
     }

@@ -31,12 +31,12 @@ struct SwigluQuantize {
         if (values == nullptr) return call.fail("SwigluQuantize: failed to allocate memory");
         for (int64_t token = 0; token < tokens; ++token)
             scales[token] = one(gate.as<float>() + token * width, up.as<float>() + token * width, width,
-                                *floor.as<float>(), *levels.as<float>(), all(*zero.as<uint8_t>()), values,
+                                *floor.as<float>(), *levels.as<float>(), *zero.as<uint8_t>(), values,
                                 quantised + token * width);
     }
 
     __attribute__((noinline)) static float one(const float* gate, const float* up, int64_t width, float floor,
-                                               float levels, Floats zero, float* values, uint8_t* quantised) {
+                                               float levels, uint8_t zero, float* values, uint8_t* quantised) {
         Floats magnitudes = {};
         for (int64_t i = 0; i < width; i += WIDTH) {
             const Floats product = gated(load(gate + i), load(up + i));

@@ -22,7 +22,7 @@ typedef uint32_t LooseWords __attribute__((vector_size(REGISTER), aligned(4), ma
 
 INLINE void store_words(uint32_t* to, Words words) { *reinterpret_cast<LooseWords*>(to) = words; }
 INLINE Words load_words(const uint32_t* from) { return *reinterpret_cast<const LooseWords*>(from); }
-INLINE Ints load_ints(const int8_t* from) { return *reinterpret_cast<const LooseInts*>(from); }
+INLINE Ints load_ints(const void* from) { return *reinterpret_cast<const LooseInts*>(from); }
 INLINE Words all_words(const void* from) {
     uint32_t word;
     __builtin_memcpy(&word, from, sizeof word);

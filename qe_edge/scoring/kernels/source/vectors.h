@@ -14,8 +14,6 @@ typedef float Floats __attribute__((vector_size(REGISTER)));
 typedef int32_t Ints __attribute__((vector_size(REGISTER)));
 typedef int32_t LooseInts __attribute__((vector_size(REGISTER), aligned(4), may_alias));
 typedef float LooseFloats __attribute__((vector_size(REGISTER), aligned(4), may_alias));
-typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
-typedef uint8_t LooseBytes __attribute__((vector_size(WIDTH), aligned(1), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -24,24 +22,25 @@ INLINE void store(float* to, Floats values) { *reinterpret_cast<LooseFloats*>(to
 INLINE Floats all(float value) { return Floats{} + value; }
 INLINE Floats magnitude(Floats a) { return (Floats)((Ints)a & 0x7fffffff); }
 
-// The sum and the maximum of the numbers, always in the same order.
+// One number of all: the first half with the second one, the first quarter with the second one, and so on.
+template <typename Join>
+INLINE float folded(Floats a, Join join) {
+#ifdef __AVX512F__
+    const __m512d whole = (__m512d)a;
+    const __m256 half = join((__m256)_mm512_castpd512_pd256(whole), (__m256)_mm512_extractf64x4_pd(whole, 1));
+#else
+    const __m256 half = (__m256)a;
+#endif
+    const __m128 quarter = join(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 two = join(quarter, _mm_movehl_ps(quarter, quarter));
+    return join(two, _mm_shuffle_ps(two, two, 1))[0];
+}
 INLINE float sum(Floats a) {
-    float halves[WIDTH];
-    store(halves, a);
-    for (size_t width = WIDTH / 2; width; width /= 2)
-        for (size_t i = 0; i < width; ++i) halves[i] += halves[i + width];
-    return halves[0];
+    return folded(a, [](auto x, auto y) __attribute__((always_inline)) { return x + y; });
 }
 INLINE float largest(Floats a) {
-    float values[WIDTH];
-    store(values, a);
-    float found = values[0];
-    for (size_t i = 1; i < WIDTH; ++i) found = values[i] > found ? values[i] : found;
-    return found;
+    return folded(a, [](auto x, auto y) __attribute__((always_inline)) { return x > y ? x : y; });
 }
-
-// The nearest whole number, the even one of two, for magnitudes below 2^22.
-INLINE Floats rounded(Floats a) { return (a + 12582912.f) - 12582912.f; }
 
 #ifdef __AVX512F__
 
@@ -61,9 +60,19 @@ INLINE Floats inverse(Floats a) {
     return about * (2.f - a * about);
 }
 
-// Whole numbers from 0 to 255.
-INLINE void store_bytes(uint8_t* to, Floats values) {
-    *reinterpret_cast<LooseBytes*>(to) = __builtin_convertvector(__builtin_convertvector(values, Ints), Bytes);
+// The nearest whole numbers, the even one of two; the smallest one for what is no number.
+INLINE Ints whole(Floats a) { return (Ints)_mm512_cvtps_epi32((__m512)a); }
+
+// Held within 0 and 255.
+INLINE void store_bytes(uint8_t* to, Ints values) {
+    const __m512i positive = _mm512_max_epi32((__m512i)values, __m512i{});
+    *reinterpret_cast<__m128i_u*>(to) = _mm512_cvtusepi32_epi8(positive);
+}
+INLINE void store_bytes(uint8_t* to, Ints a, Ints b, Ints c, Ints d) {
+    const __m512i words = _mm512_packs_epi32((__m512i)a, (__m512i)b), more = _mm512_packs_epi32((__m512i)c, (__m512i)d);
+    const __m512i mixed = _mm512_packus_epi16(words, more);  // of a, b, c, d in turn, four at a time
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    *reinterpret_cast<__m512i_u*>(to) = _mm512_permutexvar_epi32(order, mixed);
 }
 
 #else
@@ -81,10 +90,17 @@ INLINE Floats scaled(Floats a, Floats power) {
 // Divided, since what these processors have instead differs from one maker to the other.
 INLINE Floats inverse(Floats a) { return 1.f / a; }
 
-INLINE void store_bytes(uint8_t* to, Floats values) {
-    const __m256i whole = _mm256_cvtps_epi32((__m256)values);
-    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+INLINE Ints whole(Floats a) { return (Ints)_mm256_cvtps_epi32((__m256)a); }
+
+INLINE void store_bytes(uint8_t* to, Ints values) {
+    const __m128i low = _mm256_castsi256_si128((__m256i)values), high = _mm256_extracti128_si256((__m256i)values, 1);
+    const __m128i words = _mm_packs_epi32(low, high);
     _mm_storeu_si64(to, _mm_packus_epi16(words, words));
+}
+INLINE void store_bytes(uint8_t* to, Ints a, Ints b, Ints c, Ints d) {
+    const __m256i words = _mm256_packs_epi32((__m256i)a, (__m256i)b), more = _mm256_packs_epi32((__m256i)c, (__m256i)d);
+    const __m256i mixed = _mm256_packus_epi16(words, more);
+    *reinterpret_cast<__m256i_u*>(to) = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 #endif
@@ -99,12 +115,6 @@ INLINE Floats exponential(Floats a) {
     value = value * rest + 6.9314718e-1f;
     value = value * rest + 1.f;
     return scaled(value, power);
-}
-
-// As ONNX's QuantizeLinear: the nearest step, moved by the zero point, held within a byte.
-INLINE void store_quantised(uint8_t* to, Floats values, float steps_of_one, Floats zero) {
-    const Floats steps = rounded(smaller(larger(values * steps_of_one, all(-512.f)), all(512.f))) + zero;
-    store_bytes(to, smaller(larger(steps, all(0.f)), all(255.f)));
 }
 
 // rows[i][j] becomes rows[j][i].

@@ -4,8 +4,8 @@
 
 #include "vectors.h"
 
+constexpr int64_t DEEPEST = 1 << 16;  // inputs whose products stay within 32 bits
 constexpr int64_t DEPTH = 64;         // inputs that a tile holds of a token or a channel
-constexpr int64_t TOKENS = WIDTH;     // of a tile
 constexpr int64_t BLOCK = 2 * WIDTH;  // channels whose weights lie together
 constexpr int64_t TILE = DEPTH * WIDTH;  // numbers of a tile
 
@@ -41,14 +41,16 @@ static void expand(const uint8_t* fours, const float* divisors, const int8_t* ze
         }
 }
 
-// Weights of a block, and what `BytePairs` needs to know of their order.
+// Weights of the channels from one on to the end of their block, and what goes with them.
 struct Block {
     const int8_t* weights;
-    const int32_t* order;
+    const int32_t* start;  // of the sum of each channel
+    const int32_t* order;  // what `BytePairs` needs to know of the weights
 };
 
-// Where a tile's tokens meet two blocks of weights: what was multiplied there.
+// Where some tokens meet channels of two blocks: what was multiplied there.
+template <typename Multiplier>
 struct Meeting {
     int64_t token, channel;
-    alignas(64) int32_t sums[2][2][TOKENS][WIDTH];  // of the halves of the first block, and of the second
+    alignas(64) int32_t sums[2][Multiplier::CHANNELS_AT_ONCE / WIDTH][Multiplier::TOKENS_AT_ONCE][WIDTH];
 };

@@ -38,6 +38,7 @@ OUTPUTS = {
     "SwigluQuantize": "uf",
     "AttendQuantize": "ufff",
     "Linear": "f",
+    "LinearAddNormQuantize": "fu",
     "GatedQuantize": "uf",
 }
 

@@ -210,7 +210,7 @@ def test_other_kernels_refuse_sizes_that_do_not_belong_together(kernel: Run, ran
         with pytest.raises(Exception, match="SwigluQuantize: "):
             kernel("SwigluQuantize", gate, up, FLOOR, LEVELS, ZERO)
     for residual, product, gain in ((row, other, row[0, 0]), (other, row, row[0, 0]), (row, row, odd[0, 0])):
-        with pytest.raises(Exception, match="AddNormQuantize: "):
+        with pytest.raises(Exception, match=r"AddNormQuantize: |norm: "):
             kernel("AddNormQuantize", residual, product, scales, gain, np.float32(1), ZERO, epsilon=1e-5)
 
 
@@ -243,7 +243,7 @@ def product(tokens: Array, plain: Array, scales: Array) -> Array:
 
 
 @pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 192), (1536, 576), (128, 320)])
-@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (1, 200)])
+@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (1, 16), (1, 17), (1, 200)])
 def test_product(
     kernel: Run,
     random: np.random.Generator,
@@ -258,6 +258,30 @@ def test_product(
     ready = packed(products, tmp_path, plain)
     (found,) = kernel("Linear", given, SCALE, ZERO, ready.weights, ready.notes, scales)
     np.testing.assert_allclose(found, product(given, plain, scales), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 576), (1536, 320)])
+@pytest.mark.parametrize("tokens", [(1, 1), (3, 11), (1, 16), (1, 17), (2, 200)])
+def test_product_sum_norm_and_step(
+    kernel: Run,
+    random: np.random.Generator,
+    products: Path,
+    tmp_path: Path,
+    tokens: tuple[int, int],
+    inputs: int,
+    channels: int,
+) -> None:
+    """In one kernel as in two, to the last bit."""
+    given = random.integers(0, 256, (*tokens, inputs)).astype(np.uint8)
+    ready = packed(products, tmp_path, weights(random, inputs, channels))
+    operands = (given, SCALE, ZERO, ready.weights, ready.notes, np.abs(floats(random, channels)) * np.float32(0.001))
+    rest = (np.abs(floats(random, *tokens, 1)), floats(random, channels), np.float32(0.03), ZERO)
+    residual = floats(random, *tokens, channels)
+    (product,) = kernel("Linear", *operands)
+    apart = kernel("AddNormQuantize", residual, product, *rest, epsilon=1e-5)
+    together = kernel("LinearAddNormQuantize", *operands, residual, *rest, epsilon=1e-5)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("inputs", [576, 1 << 16])
@@ -286,7 +310,7 @@ def test_products_of_the_largest_activations(
 
 
 @pytest.mark.parametrize(("inputs", "channels"), [(64, 64), (576, 1536)])
-@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (2, 200)])
+@pytest.mark.parametrize("tokens", [(1, 1), (2, 8), (3, 11), (1, 193), (2, 200)])
 def test_gated_products(
     kernel: Run,
     random: np.random.Generator,
@@ -339,17 +363,21 @@ def test_notes_that_name_what_is_not_there_are_an_error(
 
 
 @pytest.mark.usefixtures("products")
-@pytest.mark.parametrize("operator", ["AddNormQuantize", "SwigluQuantize", "Linear", "GatedQuantize"])
+@pytest.mark.parametrize(
+    "operator", ["AddNormQuantize", "SwigluQuantize", "Linear", "LinearAddNormQuantize", "GatedQuantize"]
+)
 def test_more_axes_than_a_tensor_has_are_an_error(kernel: Run, random: np.random.Generator, operator: str) -> None:
     deep = floats(random, *[1] * 60, 64)
     operands = (weights(random, 64, 64), np.zeros(64, np.int32), np.ones(64, np.float32))
+    row, norm = floats(random, 1, 1, 64), (np.ones((1, 1), np.float32), np.ones(64, np.float32), SCALE, ZERO)
     inputs = {
-        "AddNormQuantize": (deep, deep, np.ones((1, 1), np.float32), np.ones(64, np.float32), SCALE, ZERO),
+        "AddNormQuantize": (deep, deep, *norm),
         "SwigluQuantize": (deep, deep, FLOOR, LEVELS, ZERO),
         "Linear": (deep.astype(np.uint8), SCALE, ZERO, *operands),
+        "LinearAddNormQuantize": (deep.astype(np.uint8), SCALE, ZERO, *operands, row, *norm),
         "GatedQuantize": (deep.astype(np.uint8), SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO),
     }
-    attributes = {"epsilon": 1e-5} if operator == "AddNormQuantize" else {}
+    attributes = {"epsilon": 1e-5} if "AddNorm" in operator else {}
     with pytest.raises(Exception, match="too many axes"):
         kernel(operator, *inputs[operator], **attributes)
 
@@ -362,6 +390,10 @@ def test_products_of_no_tokens(kernel: Run, random: np.random.Generator, product
     assert found.shape == (2, 0, 64)
     quantised, steps = kernel("GatedQuantize", nothing, SCALE, ZERO, *operands, *operands, FLOOR, LEVELS, ZERO)
     assert (quantised.shape, steps.shape) == ((2, 0, 64), (2, 0, 1))
+    none, gain = np.zeros((2, 0, 64), np.float32), np.ones(64, np.float32)
+    rest = (np.zeros((2, 0, 1), np.float32), gain, SCALE, ZERO)
+    added, quantised = kernel("LinearAddNormQuantize", nothing, SCALE, ZERO, *operands, none, *rest, epsilon=1e-5)
+    assert added.shape == quantised.shape == (2, 0, 64)
 
 
 def test_products_of_sizes_that_do_not_belong_together_are_an_error(
@@ -381,6 +413,16 @@ def test_products_of_sizes_that_do_not_belong_together_are_an_error(
     ):
         with pytest.raises(Exception, match="product: "):
             kernel("Linear", *operands)
+    steps, residual = np.ones((1, 2, 1), np.float32), np.zeros((1, 2, 128), np.float32)
+    for wrong, message in (
+        ((residual[:, :, :64], steps, scales), "LinearAddNormQuantize: "),
+        ((residual[:, :1], steps, scales), "LinearAddNormQuantize: "),
+        ((residual, steps[:, :1], scales), "LinearAddNormQuantize: "),
+        ((residual, steps, scales[:64]), "LinearAddNormQuantize: "),
+        ((residual, steps, scales[:1]), "norm: "),
+    ):
+        with pytest.raises(Exception, match=message):
+            kernel("LinearAddNormQuantize", given, SCALE, ZERO, *whole, *wrong, SCALE, ZERO, epsilon=1e-5)
     narrow = (half.weights, half.notes, scales[:64])
     with pytest.raises(Exception, match="GatedQuantize: "):
         kernel("GatedQuantize", given, SCALE, ZERO, *whole, *narrow, FLOOR, LEVELS, ZERO)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
+from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE, WEIGHTS_FILE
 from qe_edge.rows import Row
 from qe_edge.scoring import Scorer
 from qe_edge.scoring.graph import Graph, KeyValueShape
@@ -24,7 +24,13 @@ from tests.qe_edge.scoring.kernels.conftest import processor_has
 HEAD = 64
 """size of a head of the embedded bundle's"""
 ALL = {"AddNormQuantize": 37, "AttendQuantize": 19, "SwigluQuantize": 20}
-PRODUCTS = ALL | {"SwigluQuantize": 2, "GatedQuantize": 18, "Linear": 104}
+PRODUCTS = {
+    "AttendQuantize": 19,
+    "GatedQuantize": 18,
+    "Linear": 67,
+    "LinearAddNormQuantize": 37,
+    "SwigluQuantize": 2,
+}
 """on a machine that multiplies int8"""
 SHAPE = KeyValueShape(20, 3, HEAD)
 MODEL = EMBEDDED_BUNDLE / MODEL_FILE
@@ -112,6 +118,26 @@ def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: 
     assert len(after.graph.initializer) == len(constants) + len(rewritten.weights) == len(constants) + 140 * products
     assert [value.name for value in after.graph.input] == [value.name for value in before.graph.input] + ["extend"]
     assert after.graph.output == before.graph.output
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("is_output", [True, False])
+def test_a_product_that_something_else_reads_stays_a_node_of_its_own(tmp_path: Path, *, is_output: bool) -> None:
+    model = onnx.load(MODEL, load_external_data=False)
+    added = {name for node in model.graph.node if node.op_type == "Add" for name in node.input}
+    scaled = {name for node in model.graph.node if added.intersection(node.output) for name in node.input}
+    products = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
+    name = next(node.output[0] for node in products if node.output[0] in scaled)
+    if not is_output:
+        model.graph.node.append(helper.make_node("Identity", [name], ["copied"]))
+    value = helper.make_tensor_value_info(name if is_output else "copied", onnx.TensorProto.FLOAT, None)
+    model.graph.output.append(value)
+    weights = MODEL.with_name(WEIGHTS_FILE)
+    (tmp_path / weights.name).symlink_to(weights)
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
+    assert rewritten is not None
+    assert rewritten.fused == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 68}
 
 
 def test_heads_that_the_kernel_does_not_take_stay_as_they_are() -> None:

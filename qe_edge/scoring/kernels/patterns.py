@@ -47,6 +47,8 @@ NOTES = b".notes"
 """ends the name of what a product needs of its weights besides"""
 LAST_AXIS = struct.pack("<q", -1)
 """the axes of a reduction, as they stand in the file"""
+ONE = struct.pack("<f", 1)
+"""a scale, likewise"""
 HEADS_FIRST = (0, 2, 1, 3)
 """Transpose [B, S, heads, D] to [B, heads, S, D], and back"""
 
@@ -93,13 +95,13 @@ class Patterns:
     def fused(self, head_dim: int, products: Mapping[bytes, bytes]) -> Iterator[Node]:
         """The nodes that stand for patterns; products: those that become a node."""
         steps = [found for node in self.nodes if (found := self._token_steps(node))]
+        token_scales = {one.outputs[1] for one in steps}
         for one in steps:
-            kernel = self._swiglu(one, products)
+            kernel = self._swiglu(one, token_scales, products)
             if kernel is None and head_dim % (2 * CHANNELS) == 0 and head_dim <= WIDEST_HEAD:
                 kernel = self._attention(one)
             if kernel:
                 yield kernel
-        token_scales = {one.outputs[1] for one in steps}
         for node in self.nodes:
             if node.outputs[:1] and node.outputs[0] in products:
                 yield _kernel("Linear", self._operands(node), node.outputs)
@@ -145,6 +147,17 @@ class Patterns:
         tokens, weights, scale, scales, zero = product.inputs
         return tokens, scale, zero, weights, weights + NOTES, scales
 
+    def _with_token_scales(
+        self, value: bytes, token_scales: set[bytes], products: Mapping[bytes, bytes]
+    ) -> tuple[bytes, ...]:
+        """The operands of a product; its tokens' scales, where it is multiplied by them, in place of a scale of one."""
+        match self._maker(value, "Mul"):
+            case Node(inputs=(product, scale)) if scale in token_scales and self._readers[product] == 1:
+                if product in products and product not in self.outputs:
+                    tokens, one, *rest = self._operands(self._makers[product])
+                    return (tokens, scale, *rest) if self._written.get(one) == ONE else ()
+        return self._operands(self._makers[value]) if value in products else ()
+
     def _token_steps(self, node: Node) -> _TokenSteps | None:
         if node.operator != "QuantizeLinear" or len(node.inputs) != 3:
             return None
@@ -171,7 +184,7 @@ class Patterns:
                 return before if attributes.get("keepdims", 1) else b""
         return b""
 
-    def _swiglu(self, steps: _TokenSteps, products: Mapping[bytes, bytes]) -> Node | None:
+    def _swiglu(self, steps: _TokenSteps, token_scales: set[bytes], products: Mapping[bytes, bytes]) -> Node | None:
         """gate * sigmoid(gate) * up, then a step for each token."""
         match self._maker(steps.activation, "Mul"):
             case Node(inputs=(activated, up)):
@@ -185,9 +198,9 @@ class Patterns:
                 return None
         if self._readers[steps.activation] != 3 or self._channels(gate) != self._channels(up) or not self._channels(up):
             return None
-        if gate in products and up in products and (self._readers[gate], self._readers[up]) == (2, 1):
-            of_gate, of_up = self._operands(self._makers[gate]), self._operands(self._makers[up])
-            if of_gate[:3] == of_up[:3]:
+        if (self._readers[gate], self._readers[up]) == (2, 1):
+            of_gate, of_up = (self._with_token_scales(value, token_scales, products) for value in (gate, up))
+            if of_gate[:3] == of_up[:3] != ():
                 return _kernel("GatedQuantize", (*of_gate, *of_up[3:], *steps.constants), steps.outputs)
         return _kernel("SwigluQuantize", (gate, up, *steps.constants), steps.outputs)
 

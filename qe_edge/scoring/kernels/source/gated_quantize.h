@@ -1,4 +1,5 @@
-// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale and zero of both; weights, notes and scales of
+// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale, which may be one for each token, and zero of
+// both; weights, notes and scales of
 // the gate, and of what it lets through; floor, levels and zeros as there.
 #pragma once
 #include "products.h"
@@ -20,7 +21,7 @@ struct GatedQuantize {
 
     void run(Call& call) const {
         const Tensor tokens = call.input(0), scale = call.input(1), zero = call.input(2);
-        Product gate(call, unit, 3, tokens, scale, zero), up(call, unit, 6, tokens, scale, zero);
+        Product gate(call, unit, 3, tokens, scale, zero, true), up(call, unit, 6, tokens, scale, zero, true);
         const Tensor floor = call.input(9), levels = call.input(10), zeros = call.input(11);
         call.require(gate.channels == up.channels && gate.depth == up.depth && floor.count() == 1 &&
                          levels.count() == 1 && zeros.count() == 1,
@@ -44,8 +45,12 @@ struct GatedQuantize {
         for (int64_t first = 0; first < gate.count; first += at_once) {
             const int64_t count = gate.count - first < at_once ? gate.count - first : at_once;
             const uint8_t* from = tokens.as<uint8_t>() + first * gate.depth;
-            unit == SPECIAL ? multiply_both<Special>(gate, up, from, count, last, values)
-                            : multiply_both<General>(gate, up, from, count, last, values);
+            if (const float* token_scales = gate.token_scales()) {
+                const auto of_token = [&](int64_t token) { return token_scales[first + token]; };
+                multiply_both(gate, up, from, count, last, values, of_token);
+            } else {
+                multiply_both(gate, up, from, count, last, values, [](int64_t) { return 1.f; });
+            }
             quantise_tokens(values, gate.channels, count, *floor.as<float>(), *levels.as<float>(),
                             *zeros.as<uint8_t>(), quantised + first * gate.channels, scales + first);
         }
@@ -57,18 +62,26 @@ struct GatedQuantize {
         return (all + parts * by - 1) / (parts * by) * by;
     }
 
-    template <typename Multiplier>
-    ANY_UNIT __attribute__((noinline)) static void multiply_both(const Product& gate, const Product& up,
-                                                                 const uint8_t* tokens, int64_t count, uint8_t* last,
-                                                                 float* values) {
+    template <typename Scale>
+    void multiply_both(const Product& gate, const Product& up, const uint8_t* tokens, int64_t count, uint8_t* last,
+                       float* values, Scale scale) const {
+        unit == SPECIAL ? multiply_on<Special>(gate, up, tokens, count, last, values, scale)
+                        : multiply_on<General>(gate, up, tokens, count, last, values, scale);
+    }
+
+    template <typename Multiplier, typename Scale>
+    ANY_UNIT __attribute__((noinline)) static void multiply_on(const Product& gate, const Product& up,
+                                                               const uint8_t* tokens, int64_t count, uint8_t* last,
+                                                               float* values, Scale scale) {
         multiply_all<Multiplier>(
             tokens, count, gate.depth, last, gate.channels, Multiplier::CHANNELS_AT_ONCE,
             [&](int64_t channel) { return gate.block(channel); },
             [&](int64_t channel) { return up.block(channel); },
             [&](int64_t token, int64_t channel, const int32_t* of_gate, const int32_t* of_up)
                 __attribute__((always_inline)) {
+                const float one = scale(token);
                 store(values + channel * count + token * WIDTH,
-                      gated(gate.to_float(channel, of_gate), up.to_float(channel, of_up)));
+                      gated(gate.to_float(channel, of_gate) * one, up.to_float(channel, of_up) * one));
             });
     }
 

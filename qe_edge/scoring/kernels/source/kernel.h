@@ -33,10 +33,17 @@ class Call {
     explicit Call(KernelContext* context) : context_(context) {}
 
     Tensor input(size_t index) {
+        const Tensor tensor = optional(index);
+        require(tensor.data != nullptr || tensor.axes > 0, "an input is missing");
+        return tensor;
+    }
+    // Without data and axes where the node does not have it.
+    Tensor optional(size_t index) {
         Tensor tensor;
         const Value* value = nullptr;
         ShapeInfo* info = nullptr;
-        if (try_(api.KernelContext_GetInput(context_, index, &value)) && value == nullptr) fail("an input is missing");
+        if (!status_) try_(api.KernelContext_GetInput(context_, index, &value));
+        if (status_ || value == nullptr) return tensor;
         if (!status_) try_(api.GetTensorTypeAndShape(value, &info));
         if (!status_) try_(api.GetDimensionsCount(info, &tensor.axes));
         if (!status_ && tensor.axes > MOST_AXES) fail("an input has too many axes");

@@ -95,29 +95,34 @@ inline int64_t count_notes(Unit unit, int64_t depth, int64_t channels) {
     return channels;
 }
 
-// tokens [.., K] uint8, weights [K, N] int8 as they are packed for the unit, notes, scale and zero of one number, scales
-// [N] float32.
+// tokens [.., K] uint8, weights [K, N] int8 as they are packed for the unit, notes, zero of one number, scales [N] float32,
+// scale without axes, or, where a kernel takes that, for each token.
 struct Product {
     Tensor tokens, weights, notes, scale, scales, zero;
     int64_t depth = 0, channels = 0, count = 0;
     int32_t* start = nullptr;  // of each channel's sum, [N]: what the tokens' zero point adds to it, subtracted
     float* steps = nullptr;    // [N]
 
-    Product(Call& call, Unit unit, size_t first_weights, const Tensor& tokens, const Tensor& scale, const Tensor& zero)
+    Product(Call& call, Unit unit, size_t first_weights, const Tensor& tokens, const Tensor& scale, const Tensor& zero,
+            bool takes_token_scales = false)
         : tokens(tokens), weights(call.input(first_weights)), notes(call.input(first_weights + 1)), scale(scale),
           scales(call.input(first_weights + 2)), zero(zero) {
         depth = weights.sizes[0];
         channels = weights.sizes[1];
         call.require(tokens.axes > 0 && weights.axes == 2 && depth > 0 && channels > 0 && depth <= DEEPEST &&
                          depth % DEPTH == 0 && channels % (2 * BLOCK) == 0 && tokens.last() == depth &&
-                         notes.count() == count_notes(unit, depth, channels) && scales.count() == channels && scale.count() == 1 && zero.count() == 1,
+                         notes.count() == count_notes(unit, depth, channels) && scales.count() == channels && zero.count() == 1,
                      "product: sizes that do not belong together");
 #ifndef __AVX512F__
         for (int64_t first = 0; call.good() && unit == Unit::PAIRS && first < channels; first += BLOCK)
             call.require(is_order(block(first).order, depth), "product: notes that are not of its weights");
 #endif
         if (call.good()) count = tokens.count() / depth;
+        call.require(scale.axes == 0 || (takes_token_scales && scale.count() == count), "product: a scale of something else");
     }
+    // Those of each token, or null.
+    const float* token_scales() const { return scale.axes ? scale.as<float>() : nullptr; }
+
     // Numbers of 4 bytes that `prepare` needs.
     int64_t scratch() const { return 2 * channels; }
     void prepare(void* room) {
@@ -125,7 +130,7 @@ struct Product {
         steps = reinterpret_cast<float*>(start + channels);
         for (int64_t n = 0; n < channels; ++n) {
             start[n] = -notes.as<int32_t>()[n] * *zero.as<uint8_t>();
-            steps[n] = scales.as<float>()[n] * *scale.as<float>();
+            steps[n] = token_scales() ? scales.as<float>()[n] : scales.as<float>()[n] * *scale.as<float>();
         }
     }
 

@@ -332,6 +332,22 @@ def test_gated_products(
     assert_quantised(quantised, integers)
 
 
+@pytest.mark.parametrize("tokens", [(1, 1), (3, 11), (2, 200)])
+def test_gated_products_of_tokens_with_a_scale_each(
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path, tokens: tuple[int, int]
+) -> None:
+    """As the products, multiplied by the scales, and gated, to the last bit."""
+    given = random.integers(0, 256, (*tokens, 64)).astype(np.uint8)
+    of_tokens = np.abs(floats(random, *tokens, 1))
+    ready = [packed(products, tmp_path, weights(random, 64, 128)) for _ in "gu"]
+    operands = [(one.weights, one.notes, np.abs(floats(random, 128)) * np.float32(0.001)) for one in ready]
+    together = kernel("GatedQuantize", given, of_tokens, ZERO, *operands[0], *operands[1], FLOOR, LEVELS, ZERO)
+    gate, up = (kernel("Linear", given, np.array(1, np.float32), ZERO, *one)[0] * of_tokens for one in operands)
+    apart = kernel("SwigluQuantize", gate, up, FLOOR, LEVELS, ZERO)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_gates_far_from_zero_are_open_or_shut(
     kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path
 ) -> None:
@@ -423,6 +439,11 @@ def test_products_of_sizes_that_do_not_belong_together_are_an_error(
     ):
         with pytest.raises(Exception, match=message):
             kernel("LinearAddNormQuantize", given, SCALE, ZERO, *whole, *wrong, SCALE, ZERO, epsilon=1e-5)
+    for scale in (scales[:1], scales[:3], scales[:128].reshape(1, 128)):
+        with pytest.raises(Exception, match="product: a scale"):
+            kernel("GatedQuantize", given, scale, ZERO, *whole, *whole, FLOOR, LEVELS, ZERO)
+    with pytest.raises(Exception, match="product: a scale"):
+        kernel("Linear", given, scales[:2].reshape(1, 2, 1), ZERO, *whole)
     narrow = (half.weights, half.notes, scales[:64])
     with pytest.raises(Exception, match="GatedQuantize: "):
         kernel("GatedQuantize", given, SCALE, ZERO, *whole, *narrow, FLOOR, LEVELS, ZERO)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE, WEIGHTS_FILE
 from qe_edge.rows import Row
@@ -24,13 +24,7 @@ from tests.qe_edge.scoring.kernels.conftest import processor_has
 HEAD = 64
 """size of a head of the embedded bundle's"""
 ALL = {"AddNormQuantize": 37, "AttendQuantize": 19, "SwigluQuantize": 20}
-PRODUCTS = {
-    "AttendQuantize": 19,
-    "GatedQuantize": 18,
-    "Linear": 67,
-    "LinearAddNormQuantize": 37,
-    "SwigluQuantize": 2,
-}
+PRODUCTS = {"AttendQuantize": 19, "GatedQuantize": 20, "Linear": 63, "LinearAddNormQuantize": 37}
 """on a machine that multiplies int8"""
 SHAPE = KeyValueShape(20, 3, HEAD)
 MODEL = EMBEDDED_BUNDLE / MODEL_FILE
@@ -132,12 +126,26 @@ def test_a_product_that_something_else_reads_stays_a_node_of_its_own(tmp_path: P
         model.graph.node.append(helper.make_node("Identity", [name], ["copied"]))
     value = helper.make_tensor_value_info(name if is_output else "copied", onnx.TensorProto.FLOAT, None)
     model.graph.output.append(value)
-    weights = MODEL.with_name(WEIGHTS_FILE)
-    (tmp_path / weights.name).symlink_to(weights)
+    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
     (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
     rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
     assert rewritten is not None
-    assert rewritten.fused == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 68}
+    assert rewritten.fused == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 64}
+
+
+@pytest.mark.usefixtures("products")
+def test_scales_of_tokens_take_the_place_of_a_scale_of_one_alone(tmp_path: Path) -> None:
+    model = onnx.load(MODEL, load_external_data=False)
+    scales = {node.input[2] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
+    ones = [t for t in model.graph.initializer if t.name in scales and numpy_helper.to_array(t) == 1]
+    for one in ones:
+        one.raw_data = np.float32(0.5).tobytes()
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
+    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
+    assert ones
+    assert rewritten is not None
+    assert rewritten.fused == PRODUCTS | {"GatedQuantize": 18, "SwigluQuantize": 2, "Linear": 67}
 
 
 def test_heads_that_the_kernel_does_not_take_stay_as_they_are() -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from qe_edge.scoring.kernels.library import AVX2, library
 from qe_edge.scoring.kernels.onnx_bytes import Node, with_nodes
 from qe_edge.scoring.kernels.packing import Unit, Weights, pack, unit_of_bf16, unit_of_int8
-from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, NOTES, Patterns
+from qe_edge.scoring.kernels.patterns import DOMAIN, EXTEND, Patterns
+from qe_edge.scoring.kernels.values import NOTES
 from qe_edge.verification.onnx_fields import GRAPH
 from qe_edge.verification.wire import Message, WireError
 

@@ -46,7 +46,7 @@ struct AddNormQuantize {
         const Tensor residual = call.input(0), product = call.input(1), token_scale = call.input(2);
         const Norm norm(call, call.input(3), call.input(4), call.input(5), epsilon);
         const int64_t width = norm.width, tokens = token_scale.count();
-        call.require(residual.last() == width && residual.count() == tokens * width && product.count() == tokens * width,
+        call.require(residual.holds(width, residual) && product.holds(width, residual) && token_scale.holds(1, residual),
                      "AddNormQuantize: sizes that do not belong together");
         float* added = call.output<float>(0, residual.sizes, residual.axes);
         uint8_t* quantised = call.output<uint8_t>(1, residual.sizes, residual.axes);

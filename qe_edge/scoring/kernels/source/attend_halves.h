@@ -156,7 +156,8 @@ template <typename Multiplier>
 ANY_UNIT_INLINE void attend_queries(const float* queries, HalfGroup group, int64_t head, const Lanes* lanes,
                                     float* weights, int64_t apart, float* mixed) {
     constexpr int64_t VECTORS = Multiplier::VECTORS;
-    alignas(64) uint32_t turned[VECTORS * WIDTH * WIDEST_HEAD / 2];  // [VECTORS][D / 2, 16]: pairs of numbers of each query
+    // [VECTORS][D / 2, 16]: pairs of numbers of each query
+    alignas(64) uint32_t turned[VECTORS * WIDTH * WIDEST_HEAD / 2];
     int32_t most = 0;
     for (int64_t vector = 0; vector < VECTORS; ++vector) {
         most = lanes[vector].most > most ? lanes[vector].most : most;
@@ -173,7 +174,8 @@ ANY_UNIT_INLINE void attend_queries(const float* queries, HalfGroup group, int64
     }
     const int64_t blocks = (most + PAIRS - 1) / PAIRS;
     for (int64_t block = 0; block < blocks; ++block)
-        Multiplier::multiply_keys(group.keys + block * PAIRS * head, turned, head, weights + block * PAIRS * WIDTH, apart);
+        Multiplier::multiply_keys(group.keys + block * PAIRS * head, turned, head, weights + block * PAIRS * WIDTH,
+                                  apart);
     for (int64_t vector = 0; vector < VECTORS; ++vector) weigh(weights + vector * apart, blocks, lanes[vector]);
     for (int64_t part = 0; part < head; part += 2 * WIDTH)
         Multiplier::mix(weights, apart, group.values + part, blocks, head, mixed + part);

@@ -67,7 +67,8 @@ struct AttendQuantize {
         // bf16, 2 * groups * [T, D]. T: a multiple of PAIRS.
         const bool halves = unit != Unit::NONE;
         const int64_t padded = (keys + PAIRS - 1) / PAIRS * PAIRS;
-        const size_t numbers = MOST_VECTORS * padded * WIDTH + batch.length * (head + width + 1) + (halves ? groups * padded * head : 0);
+        const size_t numbers = MOST_VECTORS * padded * WIDTH + batch.length * (head + width + 1) +
+                               (halves ? groups * padded * head : 0);
         batch.weights = static_cast<float*>(Scratch::take(numbers * sizeof(float)));
         if (batch.weights == nullptr) return call.fail("AttendQuantize: failed to allocate memory");
         batch.rotated = batch.weights + MOST_VECTORS * padded * WIDTH;
@@ -193,6 +194,7 @@ struct AttendQuantize {
         put_values(values, batch.length, groups * batch.head, batch.head, batch.past, numbers);
         [[maybe_unused]] const typename Multiplier::Ready ready;
         constexpr int64_t VECTORS = Multiplier::VECTORS, W = WIDTH;
+        static_assert(VECTORS <= MOST_VECTORS);
         for (int64_t first = 0; first < batch.length * heads / groups; first += VECTORS * W) {
             alignas(64) float queries[VECTORS * W * WIDEST_HEAD], mixed[VECTORS * W * WIDEST_HEAD];
             Lanes lanes[VECTORS];

@@ -1,6 +1,5 @@
-// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale, which may be one for each token, and zero of
-// both; weights, notes and scales of
-// the gate, and of what it lets through; floor, levels and zeros as there.
+// SwigluQuantize of two products of the same tokens. Inputs: tokens, scale and zero of both, the scale one number or one
+// for each token; weights, notes and scales of the gate, and of what it lets through; floor, levels and zeros as there.
 #pragma once
 #include "products.h"
 #include "quantise.h"
@@ -33,9 +32,9 @@ struct GatedQuantize {
         uint8_t* quantised = call.output<uint8_t>(0, sizes, tokens.axes);
         float* scales = call.output<float>(1, of_scales, tokens.axes);
         if (!call.good() || gate.count == 0) return;
-        // as many tokens as a core's second cache holds the values of; where there are tiles it is larger than elsewhere
+        // a core's second cache holds the values of so many tokens, where there are tiles a larger one than elsewhere
         const int64_t at_once = even_parts(gate.count, unit == Unit::TILES ? 192 : 128, MOST_AT_ONCE);
-        // values [N / W, at_once, W], what the products need, the last tokens
+        // values of at_once tokens, what the products need, the last tokens
         const int64_t kept = at_once * gate.channels, numbers = kept + gate.scratch() + up.scratch();
         float* values = static_cast<float*>(Scratch::take(numbers * sizeof(float) + MOST_AT_ONCE * gate.depth));
         if (values == nullptr) return call.fail("GatedQuantize: failed to allocate memory");

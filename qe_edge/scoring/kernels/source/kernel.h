@@ -25,6 +25,12 @@ struct Tensor {
         return product;
     }
     int64_t last() const { return axes ? sizes[axes - 1] : 1; }
+    // Whether all sizes but the last one are those of another tensor, and the last one is `width`.
+    bool holds(int64_t width, const Tensor& of_tokens) const {
+        for (size_t i = 0; i + 1 < axes; ++i)
+            if (sizes[i] != of_tokens.sizes[i]) return false;
+        return axes > 0 && axes == of_tokens.axes && last() == width;
+    }
 };
 
 // One call of a kernel. The first thing that goes wrong is kept, and everything after it does nothing.
@@ -33,17 +39,10 @@ class Call {
     explicit Call(KernelContext* context) : context_(context) {}
 
     Tensor input(size_t index) {
-        const Tensor tensor = optional(index);
-        require(tensor.data != nullptr || tensor.axes > 0, "an input is missing");
-        return tensor;
-    }
-    // Without data and axes where the node does not have it.
-    Tensor optional(size_t index) {
         Tensor tensor;
         const Value* value = nullptr;
         ShapeInfo* info = nullptr;
-        if (!status_) try_(api.KernelContext_GetInput(context_, index, &value));
-        if (status_ || value == nullptr) return tensor;
+        if (try_(api.KernelContext_GetInput(context_, index, &value)) && value == nullptr) fail("an input is missing");
         if (!status_) try_(api.GetTensorTypeAndShape(value, &info));
         if (!status_) try_(api.GetDimensionsCount(info, &tensor.axes));
         if (!status_ && tensor.axes > MOST_AXES) fail("an input has too many axes");

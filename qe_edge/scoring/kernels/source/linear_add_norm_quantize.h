@@ -24,8 +24,8 @@ struct LinearAddNormQuantize {
         Product product(call, unit, 3, call.input(0), call.input(1), call.input(2));
         const Tensor residual = call.input(6), token_scale = call.input(7);
         const Norm norm(call, call.input(8), call.input(9), call.input(10), epsilon);
-        call.require(residual.last() == product.channels && norm.width == product.channels &&
-                         residual.count() == product.count * product.channels && token_scale.count() == product.count,
+        call.require(norm.width == product.channels && residual.holds(product.channels, product.tokens) &&
+                         token_scale.holds(1, product.tokens),
                      "LinearAddNormQuantize: sizes that do not belong together");
         float* added = call.output<float>(0, residual.sizes, residual.axes);
         uint8_t* quantised = call.output<uint8_t>(1, residual.sizes, residual.axes);

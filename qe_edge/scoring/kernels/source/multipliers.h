@@ -1,4 +1,4 @@
-// What multiplies uint8 activations with int8 weights: a tile's tokens with two blocks of weights.
+// What multiplies uint8 activations with int8 weights: some tokens with some channels, from two of them on.
 #pragma once
 #ifndef __AVX512F__
 #include "byte_pairs.h"
@@ -6,8 +6,8 @@
 #include "units.h"
 #include "weights.h"
 
-// TOKENS_AT_ONCE tokens times CHANNELS_AT_ONCE channels of each of two blocks make a `Meeting`, of which `rows` tokens
-// count. between() is called once for every 64 inputs.
+// TOKENS_AT_ONCE tokens, of which `rows` count, times CHANNELS_AT_ONCE channels from `first` and from `second` on make a
+// `Meeting`. between() is called once for every 64 inputs.
 #ifdef __AVX512F__
 struct ByteTiles {
     using Ready = FullTiles;

@@ -27,7 +27,7 @@ struct Ahead {
     const char* weights[2];
     int64_t lines, at_once, done = 0;
 
-    // Those of so many channels of two blocks, within so many calls.
+    // Those of so many channels from both on, within so many calls.
     Ahead(Block first, Block second, int64_t depth, int64_t calls)
         : weights{reinterpret_cast<const char*>(first.weights), reinterpret_cast<const char*>(second.weights)},
           lines(CHANNELS * depth / LINE),
@@ -43,17 +43,18 @@ struct Ahead {
     static constexpr int64_t LINE = 64;
 };
 
-// Multiplies `count` tokens with CHANNELS_AT_ONCE channels of two blocks of weights at a time, from channel to channel by
-// `width`: those that begin where first(channel) and second(channel) say. finish(token, channel, first, second) is called
-// for the sums of every W channels of both, while the next ones are being multiplied; channel is one of the first block,
-// as it counts. last: room for MOST_AT_ONCE tokens.
+// Multiplies `count` tokens with twice CHANNELS_AT_ONCE channels at a time, those that begin where first(channel) and
+// second(channel) say, of one product or of two, from channel to channel by `width`. finish(token, channel, first, second)
+// is called for the sums of every W channels of both, while the next ones are being multiplied; channel is that of the
+// first ones. last: room for MOST_AT_ONCE tokens.
 template <typename Multiplier, typename First, typename Second, typename Finish>
 ANY_UNIT_INLINE void multiply_all(const uint8_t* tokens, int64_t count, int64_t depth, uint8_t* last, int64_t channels,
                                   int64_t width, First first, Second second, Finish finish) {
     constexpr int64_t TOKENS = Multiplier::TOKENS_AT_ONCE, CHANNELS = Multiplier::CHANNELS_AT_ONCE;
+    static_assert(TOKENS <= MOST_AT_ONCE);
     if (count == 0) return;
-    const Tokens<TOKENS> all(tokens, count, depth, last);
-    [[maybe_unused]] const typename Multiplier::Ready ready;
+    const Tokens<TOKENS> given(tokens, count, depth, last);
+    [[maybe_unused]] const typename Multiplier::Ready ready;  // after what was written for it
     const int64_t steps = depth / DEPTH, rows_at_once = (TOKENS + steps - 1) / steps,
                   meetings_of_channel = (count + TOKENS - 1) / TOKENS;
     Meeting<Multiplier> meetings[2];
@@ -71,7 +72,7 @@ ANY_UNIT_INLINE void multiply_all(const uint8_t* tokens, int64_t count, int64_t 
         for (int64_t token = 0; token < count; token += TOKENS) {
             now->token = token;
             now->channel = channel;
-            Multiplier::multiply(all.from(token), all.rows(token), depth, first(channel), second(channel), *now,
+            Multiplier::multiply(given.from(token), given.rows(token), depth, first(channel), second(channel), *now,
                                  [&]() __attribute__((always_inline)) {
                                      ahead.fetch();
                                      finish_rows(row + rows_at_once < rows ? row + rows_at_once : rows);
@@ -79,7 +80,7 @@ ANY_UNIT_INLINE void multiply_all(const uint8_t* tokens, int64_t count, int64_t 
             Meeting<Multiplier>* const finished = before;
             before = now;
             now = finished;
-            rows = all.rows(token);
+            rows = given.rows(token);
             row = 0;
         }
     }
@@ -111,14 +112,16 @@ struct Product {
         channels = weights.sizes[1];
         call.require(tokens.axes > 0 && weights.axes == 2 && depth > 0 && channels > 0 && depth <= DEEPEST &&
                          depth % DEPTH == 0 && channels % (2 * BLOCK) == 0 && tokens.last() == depth &&
-                         notes.count() == count_notes(unit, depth, channels) && scales.count() == channels && zero.count() == 1,
+                         notes.count() == count_notes(unit, depth, channels) && scales.count() == channels &&
+                         zero.count() == 1,
                      "product: sizes that do not belong together");
 #ifndef __AVX512F__
         for (int64_t first = 0; call.good() && unit == Unit::PAIRS && first < channels; first += BLOCK)
-            call.require(is_order(block(first).order, depth), "product: notes that are not of its weights");
+            call.require(is_order(order(first), depth), "product: notes that are not of its weights");
 #endif
         if (call.good()) count = tokens.count() / depth;
-        call.require(scale.axes == 0 || (takes_token_scales && scale.count() == count), "product: a scale of something else");
+        call.require(scale.axes == 0 || (takes_token_scales && scale.holds(1, tokens)),
+                     "product: a scale of something else");
     }
     // Those of each token, or null.
     const float* token_scales() const { return scale.axes ? scale.as<float>() : nullptr; }
@@ -140,9 +143,14 @@ struct Product {
 #ifdef __AVX512F__
         return {from, start + channel, nullptr};
 #else
-        return {from, start + channel, notes.as<int32_t>() + channels + channel / BLOCK * order_numbers(depth)};
+        return {from, start + channel, order(channel)};
 #endif
     }
+#ifndef __AVX512F__
+    const int32_t* order(int64_t channel) const {
+        return notes.as<int32_t>() + channels + channel / BLOCK * order_numbers(depth);
+    }
+#endif
 
     // Sums of W channels as float32.
     inline __attribute__((always_inline)) Floats to_float(int64_t channel, const int32_t sums[WIDTH]) const {

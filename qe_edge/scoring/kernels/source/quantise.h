@@ -1,4 +1,4 @@
-// A step for each token, and the gate of an MLP.
+// Rounding to 8 bits, with one step or one for each token, and the gate of an MLP.
 #pragma once
 #include "vectors.h"
 

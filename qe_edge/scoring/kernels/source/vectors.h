@@ -26,8 +26,8 @@ INLINE Floats magnitude(Floats a) { return (Floats)((Ints)a & 0x7fffffff); }
 template <typename Join>
 INLINE float folded(Floats a, Join join) {
 #ifdef __AVX512F__
-    const __m512d whole = (__m512d)a;
-    const __m256 half = join((__m256)_mm512_castpd512_pd256(whole), (__m256)_mm512_extractf64x4_pd(whole, 1));
+    const __m512d bits = (__m512d)a;
+    const __m256 half = join((__m256)_mm512_castpd512_pd256(bits), (__m256)_mm512_extractf64x4_pd(bits, 1));
 #else
     const __m256 half = (__m256)a;
 #endif

@@ -48,7 +48,7 @@ struct Block {
     const int32_t* order;  // what `BytePairs` needs to know of the weights
 };
 
-// Where some tokens meet channels of two blocks: what was multiplied there.
+// Where some tokens meet channels from two on: what was multiplied there.
 template <typename Multiplier>
 struct Meeting {
     int64_t token, channel;

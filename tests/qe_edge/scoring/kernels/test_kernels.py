@@ -42,6 +42,16 @@ def test_sum_norm_and_step(kernel: Run, random: np.random.Generator, shape: tupl
     assert_quantised(quantised, np.clip(np.rint(normed / np.float32(0.03)) + 128, 0, 255))
 
 
+@pytest.mark.parametrize("width", [16, 64, 80])
+def test_steps_too_small_for_a_byte_end_at_its_ends(kernel: Run, random: np.random.Generator, width: int) -> None:
+    values = floats(random, 1, 3, width)
+    values[0, 2, 5] = np.nan  # of which no token but its own knows
+    rest = (np.ones((1, 3, 1), np.float32), np.ones(width, np.float32), np.float32(1e-12), ZERO)
+    _, quantised = kernel("AddNormQuantize", values, np.zeros_like(values), *rest, epsilon=1e-5)
+    np.testing.assert_array_equal(quantised[0, :2], np.where(values[0, :2] > 0, 255, 0))
+    assert (quantised[0, 2] == 0).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 16), (3, 5, 64), (2, 7, 1536)])
 @pytest.mark.parametrize("size", [1.0, 60.0])
 def test_gated_activation(kernel: Run, random: np.random.Generator, shape: tuple[int, ...], size: float) -> None:
@@ -284,6 +294,32 @@ def test_product_sum_norm_and_step(
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_a_token_gives_does_not_depend_on_how_many_others_there_are(
+    kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path
+) -> None:
+    tokens = random.integers(0, 256, (1, 400, 128)).astype(np.uint8)
+    ready = packed(products, tmp_path, weights(random, 128, 64))
+    operands = (ZERO, ready.weights, ready.notes, np.abs(floats(random, 64)) * np.float32(0.01))
+    of_tokens, residual = np.abs(floats(random, 1, 400, 1)), floats(random, 1, 400, 64)
+    norm = (floats(random, 64), np.float32(0.03), ZERO)
+
+    def run(part: slice) -> list[Array]:
+        given = tokens[:, part]
+        gated = (*operands, *operands[1:], FLOOR, LEVELS, ZERO)
+        rest = (residual[:, part], of_tokens[:, part], *norm)
+        return [
+            *kernel("Linear", given, SCALE, *operands),
+            *kernel("GatedQuantize", given, SCALE, *gated),
+            *kernel("GatedQuantize", given, of_tokens[:, part], *gated),
+            *kernel("LinearAddNormQuantize", given, SCALE, *operands, *rest, epsilon=1e-5),
+        ]
+
+    together = run(slice(None))
+    for part in (slice(0, 1), slice(16, 17), slice(15, 48), slice(180, 229), slice(399, 400)):
+        for found, whole in zip(run(part), together, strict=True):
+            np.testing.assert_array_equal(found, whole[:, part])
+
+
 @pytest.mark.parametrize("inputs", [576, 1 << 16])
 def test_products_of_weights_as_they_are_spread_in_layers(
     kernel: Run, random: np.random.Generator, products: Path, tmp_path: Path, inputs: int
@@ -434,12 +470,14 @@ def test_products_of_sizes_that_do_not_belong_together_are_an_error(
         ((residual[:, :, :64], steps, scales), "LinearAddNormQuantize: "),
         ((residual[:, :1], steps, scales), "LinearAddNormQuantize: "),
         ((residual, steps[:, :1], scales), "LinearAddNormQuantize: "),
+        ((residual[0], steps, scales), "LinearAddNormQuantize: "),
+        ((residual, steps.reshape(2, 1, 1), scales), "LinearAddNormQuantize: "),
         ((residual, steps, scales[:64]), "LinearAddNormQuantize: "),
         ((residual, steps, scales[:1]), "norm: "),
     ):
         with pytest.raises(Exception, match=message):
             kernel("LinearAddNormQuantize", given, SCALE, ZERO, *whole, *wrong, SCALE, ZERO, epsilon=1e-5)
-    for scale in (scales[:1], scales[:3], scales[:128].reshape(1, 128)):
+    for scale in (scales[:1], scales[:3], scales[:128].reshape(1, 128), scales[:2], scales[:2].reshape(2, 1, 1)):
         with pytest.raises(Exception, match="product: a scale"):
             kernel("GatedQuantize", given, scale, ZERO, *whole, *whole, FLOOR, LEVELS, ZERO)
     with pytest.raises(Exception, match="product: a scale"):

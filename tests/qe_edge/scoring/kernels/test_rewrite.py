@@ -99,7 +99,7 @@ def test_what_the_processor_has_is_found() -> None:
     assert unit_of_int8(found) is expected
 
 
-def test_embedded_bundle_uses_every_kernel_and_is_a_graph_that_onnx_reads(unit: Unit) -> None:
+def test_embedded_bundle_uses_the_kernels_and_is_a_graph_that_onnx_reads(unit: Unit) -> None:
     rewritten = with_kernels(MODEL, HEAD)
     assert rewritten is not None
     products = unit is not Unit.NONE
@@ -131,6 +131,26 @@ def test_a_product_that_something_else_reads_stays_a_node_of_its_own(tmp_path: P
     rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
     assert rewritten is not None
     assert rewritten.fused == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 64}
+
+
+@pytest.mark.usefixtures("products")
+def test_products_with_other_scales_than_those_of_tokens_stay_nodes_of_their_own(tmp_path: Path) -> None:
+    model = onnx.load(MODEL, load_external_data=False)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    inputs = {name: makers[name].op_type for node in model.graph.node for name in node.input if name in makers}
+    scaled = next(
+        node
+        for node in model.graph.node
+        if node.op_type == "Mul" and [inputs.get(name) for name in node.input] == ["MatMulIntegerToFloat", "Div"]
+        if any(node.output[0] in other.input and other.op_type == "Sigmoid" for other in model.graph.node)
+    )
+    model.graph.node.append(helper.make_node("Identity", [scaled.input[1]], ["copied"]))
+    scaled.input[1] = "copied"
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
+    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
+    assert rewritten is not None
+    assert rewritten.fused == PRODUCTS | {"GatedQuantize": 19, "SwigluQuantize": 1, "Linear": 65}
 
 
 @pytest.mark.usefixtures("products")

@@ -31,16 +31,9 @@ struct Linear {
 
     template <typename Multiplier>
     ANY_UNIT __attribute__((noinline)) static void one(const Product& product, uint8_t* last, float* results) {
-        constexpr int64_t CHANNELS = Multiplier::CHANNELS_AT_ONCE;
-        multiply_all<Multiplier>(
-            product.tokens.as<uint8_t>(), product.count, product.depth, last, product.channels, 2 * CHANNELS,
-            [&](int64_t channel) { return product.block(channel); },
-            [&](int64_t channel) { return product.block(channel + CHANNELS); },
-            [&](int64_t token, int64_t channel, const int32_t* first, const int32_t* second)
-                __attribute__((always_inline)) {
-                float* to = results + token * product.channels + channel;
-                store(to, product.to_float(channel, first));
-                store(to + CHANNELS, product.to_float(channel + CHANNELS, second));
+        multiply_product<Multiplier>(
+            product, last, [&](int64_t token, int64_t channel, Floats products) __attribute__((always_inline)) {
+                store(results + token * product.channels + channel, products);
             });
     }
 };

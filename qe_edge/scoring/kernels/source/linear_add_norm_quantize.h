@@ -44,18 +44,10 @@ struct LinearAddNormQuantize {
     template <typename Multiplier>
     ANY_UNIT __attribute__((noinline)) static void add(const Product& product, uint8_t* last, const float* residual,
                                                        const float* token_scale, float* added) {
-        constexpr int64_t CHANNELS = Multiplier::CHANNELS_AT_ONCE;
-        multiply_all<Multiplier>(
-            product.tokens.as<uint8_t>(), product.count, product.depth, last, product.channels, 2 * CHANNELS,
-            [&](int64_t channel) { return product.block(channel); },
-            [&](int64_t channel) { return product.block(channel + CHANNELS); },
-            [&](int64_t token, int64_t channel, const int32_t* of_first, const int32_t* of_second)
-                __attribute__((always_inline)) {
+        multiply_product<Multiplier>(
+            product, last, [&](int64_t token, int64_t channel, Floats products) __attribute__((always_inline)) {
                 const int64_t place = token * product.channels + channel;
-                const float scale = token_scale[token];
-                store(added + place, load(residual + place) + product.to_float(channel, of_first) * scale);
-                store(added + place + CHANNELS,
-                      load(residual + place + CHANNELS) + product.to_float(channel + CHANNELS, of_second) * scale);
+                store(added + place, load(residual + place) + products * token_scale[token]);
             });
     }
 };

@@ -157,3 +157,18 @@ struct Product {
         return __builtin_convertvector(*reinterpret_cast<const LooseInts*>(sums), Floats) * load(steps + channel);
     }
 };
+
+// take(token, channel, products) for every W channels of every token.
+template <typename Multiplier, typename Take>
+ANY_UNIT_INLINE void multiply_product(const Product& product, uint8_t* last, Take take) {
+    constexpr int64_t CHANNELS = Multiplier::CHANNELS_AT_ONCE;
+    multiply_all<Multiplier>(
+        product.tokens.as<uint8_t>(), product.count, product.depth, last, product.channels, 2 * CHANNELS,
+        [&](int64_t channel) { return product.block(channel); },
+        [&](int64_t channel) { return product.block(channel + CHANNELS); },
+        [&](int64_t token, int64_t channel, const int32_t* first, const int32_t* second)
+            __attribute__((always_inline)) {
+            take(token, channel, product.to_float(channel, first));
+            take(token, channel + CHANNELS, product.to_float(channel + CHANNELS, second));
+        });
+}

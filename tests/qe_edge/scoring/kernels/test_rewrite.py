@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def read_again(operator: str) -> Change:
     return change
 
 
+def fused(model: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """The kernels that another graph with the bundle's weights gets."""
+    (folder / MODEL_FILE).write_bytes(model.SerializeToString())
+    (folder / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
+    rewritten = with_kernels(folder / MODEL_FILE, HEAD)
+    assert rewritten is not None
+    return rewritten.fused
+
+
 CHANGES: dict[str, tuple[Change, set[str]]] = {
     "softcap": (set_attribute("Attention", "softcap", 3), {"AttendQuantize"}),
     "causal": (set_attribute("Attention", "is_causal", 1), {"AttendQuantize"}),
@@ -83,10 +93,7 @@ def test_another_pattern_stays_as_it_is(
     monkeypatch.setenv(SWITCH, "float32")
     model = onnx.load(MODEL, load_external_data=False)
     change(model.graph)
-    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
-    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
-    assert rewritten is not None
-    assert rewritten.fused == {name: count - (name in lost) for name, count in ALL.items()}
+    assert fused(model, tmp_path) == {name: count - (name in lost) for name, count in ALL.items()}
 
 
 def test_what_the_processor_has_is_found() -> None:
@@ -126,11 +133,7 @@ def test_a_product_that_something_else_reads_stays_a_node_of_its_own(tmp_path: P
         model.graph.node.append(helper.make_node("Identity", [name], ["copied"]))
     value = helper.make_tensor_value_info(name if is_output else "copied", onnx.TensorProto.FLOAT, None)
     model.graph.output.append(value)
-    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
-    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
-    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
-    assert rewritten is not None
-    assert rewritten.fused == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 64}
+    assert fused(model, tmp_path) == PRODUCTS | {"AddNormQuantize": 1, "LinearAddNormQuantize": 36, "Linear": 64}
 
 
 @pytest.mark.usefixtures("products")
@@ -146,11 +149,7 @@ def test_products_with_other_scales_than_those_of_tokens_stay_nodes_of_their_own
     )
     model.graph.node.append(helper.make_node("Identity", [scaled.input[1]], ["copied"]))
     scaled.input[1] = "copied"
-    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
-    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
-    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
-    assert rewritten is not None
-    assert rewritten.fused == PRODUCTS | {"GatedQuantize": 19, "SwigluQuantize": 1, "Linear": 65}
+    assert fused(model, tmp_path) == PRODUCTS | {"GatedQuantize": 19, "SwigluQuantize": 1, "Linear": 65}
 
 
 @pytest.mark.usefixtures("products")
@@ -160,12 +159,8 @@ def test_scales_of_tokens_take_the_place_of_a_scale_of_one_alone(tmp_path: Path)
     ones = [t for t in model.graph.initializer if t.name in scales and numpy_helper.to_array(t) == 1]
     for one in ones:
         one.raw_data = np.float32(0.5).tobytes()
-    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
-    (tmp_path / WEIGHTS_FILE).symlink_to(MODEL.with_name(WEIGHTS_FILE))
-    rewritten = with_kernels(tmp_path / MODEL_FILE, HEAD)
     assert ones
-    assert rewritten is not None
-    assert rewritten.fused == PRODUCTS | {"GatedQuantize": 18, "SwigluQuantize": 2, "Linear": 67}
+    assert fused(model, tmp_path) == PRODUCTS | {"GatedQuantize": 18, "SwigluQuantize": 2, "Linear": 67}
 
 
 def test_heads_that_the_kernel_does_not_take_stay_as_they_are() -> None:

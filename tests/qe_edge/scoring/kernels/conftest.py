@@ -33,6 +33,7 @@ TYPES = {
     "int32": TensorProto.INT32,
     "bool": TensorProto.BOOL,
 }
+FLOOR, LEVELS, ZERO = np.array(1e-6, np.float32), np.array(127, np.float32), np.array(128, np.uint8)
 OUTPUTS = {
     "AddNormQuantize": "fu",
     "SwigluQuantize": "uf",
@@ -146,3 +147,20 @@ def kernel() -> Run:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+def floats(random: np.random.Generator, *shape: int) -> Array:
+    return random.normal(size=shape).astype(np.float32)
+
+
+def token_steps(values: Array) -> tuple[Array, Array]:
+    """The integers and the step of each token."""
+    scale = np.maximum(np.abs(values).max(-1, keepdims=True), FLOOR) / LEVELS
+    return np.clip(np.rint(values / scale) + 128, 0, 255), scale
+
+
+def assert_quantised(found: Array, exact: Array) -> None:
+    """The same integers, but for a value just between two."""
+    difference = np.abs(found.astype(int) - exact.astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.002

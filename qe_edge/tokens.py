@@ -24,7 +24,7 @@ CHARACTERS_PER_TOKEN = 32
 """So many characters of a text are read for each token of the limit; texts have two to five a token."""
 PAIRS = 1 << 10
 """Language pairs whose fixed parts are kept; bounds memory, not correctness."""
-CHARACTERS_AT_ONCE = 1 << 19
+CHARACTERS_AT_ONCE = 1 << 14
 """Rows with about so many characters are tokenised in one call, which takes about 125 bytes for each byte of text."""
 
 

@@ -34,8 +34,9 @@ from qe_edge.tokens import Pair, PromptEncoder
 
 Device = Literal["auto", "cpu", "cuda"]
 
-WINDOW = 1024
-"""Rows planned at once: the range over which lengths are sorted and sources are shared."""
+WINDOW = 512
+"""Rows planned at once: the range over which lengths are sorted and sources are shared. Twice as many save a thousandth
+of the padding, and take 4 MB."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
 REMEMBERED = 1 << 14

@@ -22,8 +22,8 @@ from qe_edge.table.paths import is_folder, is_special, open_file, permit_like
 from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
-"""After so many rows, what is done is put on the disk and noted in the journal. As many as a scorer's window, so that a
-run that is continued plans the same windows as one that was never interrupted."""
+"""After so many rows, what is done is put on the disk and noted in the journal. Two of a scorer's windows, so that
+a run that is continued plans the same windows as one that was never interrupted."""
 
 
 REMEDIES = {

@@ -13,7 +13,7 @@ import pytest
 from qe_edge.errors import InputError, OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Progress
-from qe_edge.table.output import open_output
+from qe_edge.table.output import CHECKPOINT_ROWS, open_output
 
 
 def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -289,10 +289,14 @@ def test_two_runs_refuse_each_other_also_where_one_reads_a_pipe(tmp_path: Path, 
 def test_checkpoints_are_due_where_a_scorers_windows_end(tmp_path: Path) -> None:
     from qe_edge.scoring.scorer import WINDOW
 
+    assert CHECKPOINT_ROWS % WINDOW == 0
     with open_output(str(tmp_path / "out.tsv"), [], resumable=True) as output:
-        assert not output.due(WINDOW)  # before it is known which run this is
+        assert not output.due(CHECKPOINT_ROWS)  # before it is known which run this is
         output.resume(RUN)
-        assert [rows for rows in range(1, 2 * WINDOW + 2) if output.due(rows)] == [WINDOW, 2 * WINDOW]
+        assert [rows for rows in range(1, 2 * CHECKPOINT_ROWS + 2) if output.due(rows)] == [
+            CHECKPOINT_ROWS,
+            2 * CHECKPOINT_ROWS,
+        ]
 
 
 def test_what_is_written_directly_is_never_due(capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,10 @@ def prepare(
     run.head()  # a run without one, or with a damaged one, is refused before its tables are read
     if merge:
         check_mergeable(run)
-    samples = load_samples(run, data_folder or Path(run.facts.data_folder), sizes)
+    folder = data_folder or Path(run.facts.data_folder)
+    samples = load_samples(run, folder, sizes)
+    for table in samples.changed:
+        report(f"{folder / table}: not what the training read (sha256 differs); head and checks use it as it is now")
     report(f"loading {base_name(run)} with its adapter")
     model = merged_regressor(run)
     report(f"scoring {len(samples.gate.examples)} dev rows with the trained model")

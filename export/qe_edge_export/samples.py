@@ -63,6 +63,8 @@ class Samples:
     refit: EncodedSet
     gate: EncodedSet
     doubt: EncodedSet
+    changed: list[str]
+    """paths of tables that are no longer what the training read"""
 
 
 def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) -> Samples:
@@ -76,8 +78,10 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) 
         raise InputError(f"{data_folder}: no such data folder (the one of the run); say where it is now with --data")
     seed = recipe.optimiser.seed
     prompt = Prompt(recipe.head.prompt)
-    dev, _ = load_examples(recipe.dev, recipe.target.column, data_folder, seed, prompt)
-    train, _ = load_examples(recipe.train, recipe.target.column, data_folder, seed, prompt)
+    dev, of_dev = load_examples(recipe.dev, recipe.target.column, data_folder, seed, prompt)
+    train, of_train = load_examples(recipe.train, recipe.target.column, data_folder, seed, prompt)
+    read = {(file["path"], file["sha256"]) for file in run.facts.data}
+    changed = [table.path for table in [*of_train, *of_dev] if (table.path, table.sha256) not in read]
     by_pair = _shuffled(without(train, dev), seed)
     sizes = sizes or SampleSizes.spread(len(by_pair))
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
@@ -96,7 +100,13 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) 
         run.facts.bos,
         recipe.head.token_limit,
     )
-    return Samples(*(encode(rows, encoder) for rows in (calibration, refit, gate, doubt)))
+    return Samples(
+        encode(calibration, encoder),
+        encode(refit, encoder),
+        encode(gate, encoder),
+        encode(doubt, encoder),
+        list(dict.fromkeys(changed)),
+    )
 
 
 def _shuffled(rows: Sequence[Example], seed: int) -> list[list[Example]]:

@@ -26,6 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from qe_edge.bundle import file_sha256
 from qe_edge_export import export as whole
 from qe_edge_export.graph import export_states
 from qe_edge_export.merge import merged_regressor
@@ -214,7 +215,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tables: 
             trainable=1,
             language_pairs=["et-en", "ne-en"],
             data_folder=str(tables),
-            data=[],
+            data=[{"path": name, "sha256": file_sha256(tables / name)} for name in ("train.tsv", "dev.tsv")],
             environment={},
             best_step=1,
             dev={"macro_spearman": 0.5},

@@ -290,7 +290,8 @@ def test_the_command_exports_from_another_data_folder(run: Run, tables: Path, tm
     for path in run.folder.iterdir():
         (moved / path.name).symlink_to(path)
     (moved / "run.json").unlink()
-    (moved / "run.json").write_text(json.dumps({**facts, "data_folder": str(tmp_path / "gone")}), encoding="utf-8")
+    facts |= {"data_folder": str(tmp_path / "gone"), "data": []}
+    (moved / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     arguments = ["export", str(moved), "-o", str(tmp_path / "bundle"), "--precision", "fp32", "--data", str(tables)]
 
     result = CliRunner().invoke(application(), arguments, catch_exceptions=False)
@@ -298,6 +299,7 @@ def test_the_command_exports_from_another_data_folder(run: Run, tables: Path, tm
     assert result.exit_code == 0
     assert result.stdout == ""
     assert f"{tmp_path / 'bundle'}: tiny@" in result.stderr.splitlines()[-1]
+    assert f"{tables / 'dev.tsv'}: not what the training read" in result.stderr
     assert (tmp_path / "bundle" / "bundle.json").is_file()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +39,19 @@ def test_the_same_run_gives_the_same_rows(tiny_run: Callable[[str], Run], tables
     run = tiny_run("none")
 
     assert load_samples(run, tables, SIZES) == load_samples(run, tables, SIZES)
+
+
+def test_tables_that_are_not_what_the_training_read_are_named(
+    tiny_run: Callable[[str], Run], tables: Path, tmp_path: Path
+) -> None:
+    run = tiny_run("none")
+    later = Path(copytree(tables, tmp_path / "later"))
+    assert load_samples(run, later, SIZES).changed == []
+
+    with (later / "dev.tsv").open("a", encoding="utf-8") as stream:
+        stream.write("et-en\tone more\tgood\t50\n")
+
+    assert load_samples(run, later, SIZES).changed == ["dev.tsv"]
 
 
 def test_training_rows_that_are_also_in_dev_are_left_out(tiny_run: Callable[[str], Run], tables: Path) -> None:

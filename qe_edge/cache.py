@@ -90,7 +90,9 @@ class ScoreCache:
             self._database.executemany("insert or ignore into scores values (?, ?, ?, ?)", entries)
 
     def close(self) -> None:
-        self._database.close()
+        """Wait for another thread's question, if there is one; whatever is asked afterwards raises OutputError."""
+        with self._one_thread:
+            self._database.close()
 
 
 def cache_info(path: Path) -> CacheInfo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 from tokenizers import Tokenizer
 
@@ -104,6 +105,7 @@ class PromptEncoder:
         self.prompt = prompt
         self.token_limit = token_limit
         self._fixed: dict[Pair, PromptTokens] = {}
+        self._one_thread = Lock()  # for these
 
     @property
     def vocabulary_size(self) -> int:
@@ -112,16 +114,17 @@ class PromptEncoder:
 
     def fixed(self, pair: Pair) -> PromptTokens:
         """The prefix (with BOS) and glue of a language pair; raises UsageError when they leave no room for text."""
-        if pair not in self._fixed:
-            prefix, *glue = self._text.ids([self.prompt.prefix(*pair), *self.prompt.glue(*pair)])
-            start = [] if self._bos is None else [self._bos]
-            fixed = PromptTokens(start + prefix, glue)
-            if self._room(fixed) < len(self.prompt.fields):
-                raise UsageError(f"token limit {self.token_limit} leaves no room for text after the prompt")
-            if len(self._fixed) == PAIRS:
-                del self._fixed[next(iter(self._fixed))]
-            self._fixed[pair] = fixed
-        return self._fixed[pair]
+        with self._one_thread:
+            if pair not in self._fixed:
+                prefix, *glue = self._text.ids([self.prompt.prefix(*pair), *self.prompt.glue(*pair)])
+                start = [] if self._bos is None else [self._bos]
+                fixed = PromptTokens(start + prefix, glue)
+                if self._room(fixed) < len(self.prompt.fields):
+                    raise UsageError(f"token limit {self.token_limit} leaves no room for text after the prompt")
+                if len(self._fixed) == PAIRS:
+                    del self._fixed[next(iter(self._fixed))]
+                self._fixed[pair] = fixed
+            return self._fixed[pair]
 
     def bodies(self, rows: Sequence[PromptRow]) -> list[Body]:
         """Bodies of rows, tokenised in few calls.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
+from qe_edge.errors import InputError
 from qe_edge.languages import english_name, parse_pair
 from qe_edge.table.columns import usual_names
 
@@ -71,8 +73,10 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def _pair_names(pair: str) -> str:
-    source, target = parse_pair(pair)
-    return f"{pair} ({english_name(source)}-{english_name(target)})"
+    with suppress(InputError):  # whatever a bundle's record says its languages are
+        source, target = parse_pair(pair)
+        return f"{pair} ({english_name(source)}-{english_name(target)})"
+    return pair
 
 
 def _section(title: str, figures: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -151,6 +151,12 @@ class Graph:
         self._extends = rewritten is not None and rewritten.extends
         self._model = model
         self._check_inputs(model)
+        self._check_outputs(model)
+
+    def _check_outputs(self, model: Path) -> None:
+        for node in self._session.get_outputs():
+            if node.name in ("score", *self.shape.outputs) and node.type != "tensor(float)":
+                raise BundleError(f"{model}: its output `{node.name}` is a {node.type}, not float32; {REBUILD}")
 
     def _check_inputs(self, model: Path) -> None:
         shape = self.shape
@@ -211,10 +217,17 @@ class Graph:
         ]
 
     def scores(self, past: Past, bodies: Sequence[Sequence[int]]) -> list[float]:
-        """The scores of rows, given as token ids after `past`, in one run."""
+        """The scores of rows, given as token ids after `past`, in one run.
+
+        Raises MemoryError when there is none left, and BundleError when the graph does not give each row a number.
+        """
         tokens, last = pad(bodies)
-        scores: list[float] = self.run(past, tokens, last)[0].tolist()
-        return scores
+        (scores,) = self.run(past, tokens, last)
+        if scores.shape != last.shape:
+            raise BundleError(
+                f"{self._model}: the graph gave scores of shape {list(scores.shape)} for {len(bodies)} rows; {REBUILD}"
+            )
+        return [float(score) for score in scores]
 
     def run(
         self, past: Past, tokens: NDArray[np.int64], last: NDArray[np.int64], outputs: Sequence[str] = ("score",)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 import qe_edge
 from qe_edge.bundle import EMBEDDED_BUNDLE, Bundle, open_bundle
 from qe_edge.cache import Known, ScoreCache
-from qe_edge.errors import BundleError, QeEdgeError, UsageError
+from qe_edge.errors import BundleError, OutputError, QeEdgeError, UsageError
 from qe_edge.rows import HELD_CHARACTERS, Row, Score, Status, checked
 from qe_edge.scoring.batching import TOKEN_BUDGET, Unit, plan
 from qe_edge.scoring.engine import Engine, Outcome
@@ -221,7 +221,8 @@ class Scorer:
             known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
         running = {key: answer for begun in before for key, answer in begun.answers.items() if key in rows}
         if self._cache is not None:
-            known |= self._cache.known([key for key in rows if key not in known and key not in running])
+            with self._told_when_closed():
+                known |= self._cache.known([key for key in rows if key not in known and key not in running])
         new = {key: row for key, row in rows.items() if key not in known and key not in running}
         answers = running | dict(zip(new, self._submit(list(new.values())), strict=True))
         return _Begun(window, blocked, known, answers)
@@ -231,17 +232,15 @@ class Scorer:
         found: dict[bytes, Known] = {}
         missing: dict[bytes, str] = {}
         for key, answer in begun.answers.items():
-            try:
+            with self._told_when_closed():
                 outcome = answer.wait()
-            except CancelledError:  # another thread has closed the scorer
-                self.engine.check_usable()
-                raise
             if isinstance(outcome, str):
                 missing[key] = outcome
             else:
                 found[key] = outcome
         if self._cache is not None:
-            self._cache.keep(found.items())
+            with self._told_when_closed():
+                self._cache.keep(found.items())
         scores = begun.known | found
         self._remember(scores)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
@@ -252,6 +251,15 @@ class Scorer:
             else:
                 score, truncated = scores[key]
                 yield Score(score, scored_status(row, self._prompt, truncated, self._trained_pairs))
+
+    @contextmanager
+    def _told_when_closed(self) -> Iterator[None]:
+        """Raise UsageError for what fails because another thread has closed the scorer meanwhile."""
+        try:
+            yield
+        except (CancelledError, OutputError):
+            self.engine.check_usable()
+            raise
 
     def _remember(self, scores: dict[bytes, Known]) -> None:
         with self._one_thread:

@@ -23,7 +23,7 @@ from qe_edge.table.text import STDIN
 
 CHECKPOINT_ROWS = 1024
 """After so many rows, what is done is put on the disk and noted in the journal. Two of a scorer's windows, so that
-a run that is continued plans the same windows as one that was never interrupted."""
+a run that is continued has the same windows as one that was never interrupted."""
 
 
 REMEDIES = {

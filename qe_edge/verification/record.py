@@ -18,7 +18,7 @@ LONGEST_TEXT = 20_000
 """most characters of a text; the longest is the prompt"""
 BOUNDS = MappingProxyType(
     {
-        "blocks_kept": (0, 1024),
+        "blocks_kept": (1, 1024),
         "blocks_total": (1, 1024),
         "full_blocks": (0, 1024),
         "kv_heads": (1, 1024),

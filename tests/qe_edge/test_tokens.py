@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
@@ -121,6 +122,17 @@ def test_the_fixed_parts_of_few_language_pairs_are_kept(monkeypatch: pytest.Monk
 
     assert encoder.fixed(PAIR) is not kept
     assert encoder.fixed(PAIR) == kept
+
+
+def test_many_threads_may_ask_for_the_fixed_parts_of_many_language_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "PAIRS", 2)
+    encoder = letters(100)
+    asked = [("A", target) for target in "CDEFGH"] * 500
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(encoder.fixed, asked))
+
+    assert found == [encoder.fixed(pair) for pair in asked]
 
 
 def test_of_an_endless_text_only_the_beginning_is_read() -> None:

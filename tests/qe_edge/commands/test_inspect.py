@@ -9,6 +9,7 @@ import pytest
 
 from qe_edge.bundle import open_bundle
 from qe_edge.cli import main
+from tests.qe_edge.conftest import write_counting_bundle
 
 
 def test_the_text_says_what_the_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +49,12 @@ def test_json_holds_everything_that_the_bundle_records(bundle: Path, capsys: pyt
     assert content["tap"] == "TL-11"
     assert content["digest"] == open_bundle(bundle).digest
     assert content["bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
+
+
+def test_languages_that_are_no_pairs_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_counting_bundle(tmp_path / "odd", language_pairs=["en", "et-en"])
+    assert main(["inspect", str(bundle)]) == 0
+    assert " en, et-en (Estonian-English)\n" in capsys.readouterr().out
 
 
 def test_a_tampered_bundle_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

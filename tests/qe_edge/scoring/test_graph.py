@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from qe_edge import Scorer
 from qe_edge.bundle import open_bundle, write_spec
@@ -125,7 +127,7 @@ def change_spec(folder: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"blocks_kept": 2}, {"blocks_kept": 0}, {"kv_heads": 3}, {"head_dim": 64}],
+    [{"blocks_kept": 2}, {"kv_heads": 3}, {"head_dim": 64}],
     ids=lambda change: next(iter(change)),
 )
 def test_a_bundle_that_records_another_shape_than_its_graph_is_refused(
@@ -156,6 +158,42 @@ def test_a_graph_that_loads_and_fails_is_refused_in_one_line(counting_bundle: Pa
     assert line.startswith(f"{counting_bundle}/model.onnx: the graph failed (")
     assert line.endswith("); export the bundle again or fetch a fresh copy")
     assert "\n" not in line
+
+
+def ending_in(bundle: Path, operator: str, *constants: Any, kind: int = TensorProto.FLOAT, **attributes: Any) -> Path:
+    """The bundle's graph with one more operator before its scores, which are of type `kind` then."""
+    path = bundle / "model.onnx"
+    model = onnx.load(path)
+    graph = model.graph
+    next(node for node in graph.node if node.output[0] == "score").output[0] = "before"
+    names = [f"constant_{number}" for number in range(len(constants))]
+    graph.initializer.extend(map(numpy_helper.from_array, map(np.array, constants), names))
+    graph.node.append(helper.make_node(operator, ["before", *names], ["score"], **attributes))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("score", kind, None))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("operator", "constants", "shape"),
+    [("Unsqueeze", ([1],), [2, 1]), ("ReduceSum", ([0],), [1]), ("Gather", (0,), []), ("Tile", ([2],), [4])],
+)
+def test_scores_of_another_shape_than_one_a_row_are_refused(
+    counting_bundle: Path, operator: str, constants: tuple[Any, ...], shape: list[int]
+) -> None:
+    graph = Graph(ending_in(counting_bundle, operator, *constants), SHAPE)
+    with pytest.raises(BundleError) as caught:
+        graph.scores(graph.nothing, [[1, 2], [3]])
+    assert f"model.onnx: the graph gave scores of shape {shape} for 2 rows; export" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "said"), [(TensorProto.BFLOAT16, "bfloat16"), (TensorProto.STRING, "string")])
+def test_scores_of_another_type_are_refused_when_the_graph_is_loaded(
+    counting_bundle: Path, kind: int, said: str
+) -> None:
+    path = ending_in(counting_bundle, "Cast", kind=kind, to=kind)
+    with pytest.raises(BundleError, match=rf"its output `score` is a tensor\({said}\), not float32; export"):
+        Graph(path, SHAPE)
 
 
 @pytest.mark.parametrize(

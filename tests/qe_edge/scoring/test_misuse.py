@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,20 @@ def test_a_closed_scorer_scores_nothing_and_says_so_at_once(scorer: Scorer) -> N
     scorer.close()
     with pytest.raises(UsageError, match=r"^this scorer is closed; load another one$"):
         scorer.score([GOOD])
+
+
+def test_a_scorer_that_another_thread_closes_says_so_with_a_cache_as_without(
+    counting_bundle: Path, tmp_path: Path
+) -> None:
+    for number in range(20):
+        with Scorer.load(counting_bundle, device="cpu", threads=1, cache=tmp_path / f"{number}.db") as scorer:
+            rows = [Row.translation(f"Tere {row}", "Hello", "et", "en") for row in range(6000)]
+            with ThreadPoolExecutor(1) as thread:
+                scores = thread.submit(list, scorer.score(rows))
+                time.sleep(0.005 * number)
+                scorer.close()
+                with pytest.raises(UsageError, match=r"^this scorer is closed; load another one$"):
+                    scores.result()
 
 
 FORKED = """

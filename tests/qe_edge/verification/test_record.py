@@ -23,7 +23,8 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("blocks_kept", -1, "`blocks_kept` is -1, which is not from 0 to 1024"),
+        ("blocks_kept", -1, "`blocks_kept` is -1, which is not from 1 to 1024"),
+        ("blocks_kept", 0, "`blocks_kept` is 0, which is not from 1 to 1024"),
         ("blocks_kept", 10**9, "`blocks_kept` is 1000000000, which is not"),
         ("blocks_total", 0, "`blocks_total` is 0, which is not from 1 to 1024"),
         ("kv_heads", 10**30, "`kv_heads` is 1000000000000000000000000000000, which is not from 1 to 1024"),
@@ -78,6 +79,8 @@ def test_values_at_the_bounds_are_accepted(with_record: Rewrite) -> None:
         (b"\xef\xbb\xbf{}", "not valid JSON"),
         (b"1" * 5000, "not valid JSON"),
         (b"null", "a JSON object is expected"),
+        (b'{"gate": {"rows": 1e999}}', "not valid JSON ('1e999' is more than a number can be)"),
+        (b'{"gate": {"rows": -Infinity}}', "not valid JSON (-Infinity is not a number)"),
     ],
 )
 def test_a_record_that_is_no_record_is_refused(

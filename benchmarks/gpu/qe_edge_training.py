@@ -70,6 +70,7 @@ def train(options: Namespace, case: Case, device: torch.device) -> Trained:
             Path(folder),
             device,
             lambda _: None,
+            "",
             [],
         )
         clock.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,6 +85,8 @@ def export(
             raise UsageError(
                 f"--keep-layers {keep_layers}: not with --precision auto; export with the precision it finds"
             )
+        if auto_loss is not None and not 0 <= auto_loss < math.inf:
+            raise UsageError(f"--auto-loss {auto_loss}: give a finite number from 0")
         names = [name.strip() for name in candidates.split(",") if name.strip()]
         loss = AUTO_LOSS if auto_loss is None else auto_loss
         choice = Choice(names, loss, prefer or "speed", device or "auto")

@@ -25,7 +25,7 @@ from qe_edge.scoring.machine import physical_cores
 from qe_edge.tokens import PromptEncoder
 from qe_edge_export.graph import state_outputs
 from qe_edge_train.batches import EncodedSet, encode
-from qe_edge_train.data import Example, load_examples, without
+from qe_edge_train.data import Example, check_dev, check_train, load_examples, without
 from qe_edge_train.run import Run
 
 BATCH_SIZE = 16
@@ -78,11 +78,17 @@ def load_samples(run: Run, data_folder: Path, sizes: SampleSizes | None = None) 
         raise InputError(f"{data_folder}: no such data folder (the one of the run); say where it is now with --data")
     seed = recipe.optimiser.seed
     prompt = Prompt(recipe.head.prompt)
+    for table in (*recipe.train, *recipe.dev):
+        if not (data_folder / table.path).is_file():
+            raise InputError(f"{data_folder / table.path}: no such file; say where the tables are now with --data")
     dev, of_dev = load_examples(recipe.dev, recipe.target.column, data_folder, seed, prompt)
     train, of_train = load_examples(recipe.train, recipe.target.column, data_folder, seed, prompt)
     read = {(file["path"], file["sha256"]) for file in run.facts.data}
     changed = [table.path for table in [*of_train, *of_dev] if (table.path, table.sha256) not in read]
-    by_pair = _shuffled(without(train, dev), seed)
+    clean = without(train, dev)
+    check_train(clean)
+    check_dev(dev)
+    by_pair = _shuffled(clean, seed)
     sizes = sizes or SampleSizes.spread(len(by_pair))
     calibration = [row for rows in by_pair for row in rows[: sizes.calibration]]
     refit = [row for rows in by_pair for row in rows[: sizes.refit]]

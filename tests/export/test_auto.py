@@ -171,6 +171,9 @@ def test_bundles_take_turns_and_the_median_counts(run: Run, tmp_path: Path, monk
     ("options", "message"),
     [
         (["-p", "auto", "--keep-layers", "3"], "--keep-layers 3: not with --precision auto"),
+        (["-p", "auto", "--auto-loss", "nan"], "--auto-loss nan: give a finite number from 0"),
+        (["-p", "auto", "--auto-loss", "inf"], "--auto-loss inf: give a finite number from 0"),
+        (["-p", "auto", "--auto-loss", "-0.1"], "--auto-loss -0.1: give a finite number from 0"),
         (
             ["-p", "w8a8", "--prefer", "size"],
             "--precision w8a8: --candidates, --auto-loss, --prefer and --device",

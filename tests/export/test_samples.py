@@ -54,6 +54,33 @@ def test_tables_that_are_not_what_the_training_read_are_named(
     assert load_samples(run, later, SIZES).changed == ["dev.tsv"]
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("train.tsv", "dev", "no training rows are left without empty, repeated and dev rows"),
+        ("dev.tsv", "et-en\ta\tb\t1\nne-en\ta\tb\t1\n", "dev rows of et-en: 1 with one score"),
+        ("dev.tsv", "et-en\t\t\t1\n", "no dev rows are left"),
+    ],
+)
+def test_tables_that_nothing_can_be_measured_on_are_refused(
+    tiny_run: Callable[[str], Run], tables: Path, tmp_path: Path, name: str, rows: str, message: str
+) -> None:
+    later = Path(copytree(tables, tmp_path / "later"))
+    header = "lp\toriginal\ttranslation\tmean\n"
+    (later / name).write_text((later / "dev.tsv").read_text() if rows == "dev" else header + rows)
+
+    with pytest.raises(InputError, match=message):
+        load_samples(tiny_run("none"), later, SIZES)
+
+
+def test_a_missing_table_is_named_with_the_option(tiny_run: Callable[[str], Run], tables: Path, tmp_path: Path) -> None:
+    later = Path(copytree(tables, tmp_path / "later"))
+    (later / "train.tsv").unlink()
+
+    with pytest.raises(InputError, match=r"later/train\.tsv: no such file; say where the tables are now with --data"):
+        load_samples(tiny_run("none"), later, SIZES)
+
+
 def test_training_rows_that_are_also_in_dev_are_left_out(tiny_run: Callable[[str], Run], tables: Path) -> None:
     run = tiny_run("none")
     run = replace(run, recipe=replace(run.recipe, train=(*run.recipe.train, *run.recipe.dev)))
@@ -68,7 +95,7 @@ def test_cases_of_doubt_take_rows_that_the_recipes_sample_left_out(
     tiny_run: Callable[[str], Run], tables: Path
 ) -> None:
     run = tiny_run("none")
-    dev = tuple(replace(table, rows=5) for table in run.recipe.dev)
+    dev = tuple(replace(table, rows=8) for table in run.recipe.dev)
     sampled = replace(run, recipe=replace(run.recipe, dev=dev))
 
     samples = load_samples(sampled, tables, SIZES)

@@ -44,12 +44,34 @@ def test_commands_refuse_a_folder_that_allows_no_new_files(tmp_path: Path, monke
             allocate(str(tmp_path / "no-base"), folder)
 
 
-def test_a_folder_that_can_be_made_or_has_no_report_is_let_through_and_not_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["probe.csv", "allocation.csv", "notes.txt", ".hidden"])
+def test_commands_refuse_a_folder_that_holds_anything_before_they_read_anything(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    expected = rf"mine: holds other files \({name}\); give a new or empty folder with -o"
+
+    with pytest.raises(OutputError, match=expected):
+        probe(tmp_path / "no-recipe.toml", folder, device="cpu")
+    with pytest.raises(OutputError, match=expected):
+        allocate(str(tmp_path / "no-base"), folder)
+
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(OutputError, match="cannot be read: Permission denied; give another -o"):
+        check_output(tmp_path)
+
+
+def test_a_new_or_empty_folder_is_let_through_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    check_output(Path("new/deeper"), "probe.json")
-    check_output(tmp_path, "probe.json")
+    check_output(Path("new/deeper"))
+    check_output(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -58,7 +80,7 @@ def test_a_link_to_nowhere_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
 
     with pytest.raises(OutputError, match="link is not a folder"):
-        check_output(tmp_path / "link", "probe.json")
+        check_output(tmp_path / "link")
 
 
 def test_a_new_folder_is_there_complete_or_not_at_all(tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path, recipe: Recipe
     assert load_recipe(path) == recipe
 
 
+def test_a_byte_order_mark_before_a_recipe_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(MINIMAL), encoding="utf-8-sig")
+
+    assert load_recipe(path) == parse_recipe(MINIMAL, "r.toml")
+
+
 def test_a_prompt_may_have_lines(tmp_path: Path) -> None:
     assert parse_recipe({**MINIMAL, "head": {"prompt": "a\n\t{src}\n{mt}"}}, "r.toml").head.prompt.count("\n") == 2
 

@@ -20,7 +20,14 @@ from qe_edge.tokens import Pair, PromptEncoder
 from qe_edge_train.adapters import add_adapter, attach_adapter
 from qe_edge_train.allocation.allocate import block_counts
 from qe_edge_train.allocation.spectra import Estimator, block_alphas, load_unquantised
-from qe_edge_train.decoder import FAMILIES, attention_limit, cut_decoder, load_decoder, moving_positions
+from qe_edge_train.decoder import (
+    FAMILIES,
+    attention_limit,
+    cut_decoder,
+    load_decoder,
+    moving_positions,
+    weights_sha256,
+)
 from qe_edge_train.guards import reason
 from qe_edge_train.heads import HeadOptions, RegressionHead
 from qe_edge_train.recipe import Base, Head, Recipe
@@ -262,16 +269,28 @@ def head_options(head: Head, facts: BaseFacts) -> HeadOptions:
     return HeadOptions(facts.hidden_size, head.layer_norm, head.bias, head.strategy, offsets)
 
 
+def check_base(run: Run) -> None:
+    """Raise UsageError when the weights of a run's base are others than those of the training."""
+    model, known = run.recipe.base.model, run.facts.base_sha256
+    if known and weights_sha256(model) not in (known, ""):
+        raise UsageError(
+            f"base {model!r}: its weights are not those that {run.folder} was trained on (sha256 differs); "
+            "fetch those again"
+        )
+
+
 def adapted_decoder(run: Run, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
     """The cut decoder of a finished run with its adapter, unmerged, in evaluation mode.
 
     dtype: type of its weights, if not that of training; of a 4-bit base the dequantised values, which are what the
     adapter was trained against, the original weights being another model. Raises UsageError when the base cannot be
-    loaded.
+    loaded, or is not the one of the training.
     """
-    decoder = load_cut_decoder(run.recipe.base, run.facts.blocks_total - run.facts.blocks_kept + 1, device)
+    base = run.recipe.base
+    decoder = load_cut_decoder(base, run.facts.blocks_total - run.facts.blocks_kept + 1, device)
+    check_base(run)
     if dtype is not None:
-        if run.recipe.base.quantisation == "nf4":
+        if base.quantisation == "nf4":
             decoder = decoder.dequantize(dtype)
         nn.Module.to(decoder, dtype=dtype)
     return attach_adapter(decoder, run.adapter).requires_grad_(False).eval().to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
 
@@ -10,8 +12,11 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
+from qe_edge.bundle import file_sha256
 from qe_edge.errors import UsageError
 from qe_edge.taps import blocks_kept, keeps_final_norm
 from qe_edge_train import attention
@@ -57,6 +62,15 @@ def load_decoder(base: str, dtype: torch.dtype | Literal["auto"], **options: obj
         name, stored, needed = min(weights["mismatched_keys"])
         raise UsageError(_unloadable(base, f"{name} is {list(stored)}, but its config.json asks for {list(needed)}"))
     return decoder
+
+
+def weights_sha256(base: str) -> str:
+    """One sha256 of the files with the weights of a hub id or a local folder; empty where none is on this machine."""
+    config = cached_file(base, CONFIG_NAME)
+    assert config is not None  # it raises for a file that is not there
+    folder = Path(config).parent
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return sha256("".join(map(file_sha256, files)).encode()).hexdigest() if files else ""
 
 
 def _unloadable(base: str, why: str) -> str:

@@ -31,6 +31,7 @@ from qe_edge_train.run import (
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
     append_history,
+    check_best,
     load_head,
     replace_file,
     save_best,
@@ -81,13 +82,14 @@ class Trainer:
         folder: Path,
         device: torch.device,
         report: Report,
+        base_hash: str,
         data_hashes: list[str],
     ) -> None:
-        """head: none when no objective has one; steps: optimiser steps in all."""
+        """head: none when no objective has one; steps: optimiser steps in all; hashes: sha256 of what is trained on."""
         self.recipe, self.decoder, self.head, self.objectives = recipe, decoder, head, objectives
         self.steps, self.selection = steps, selection
         self.folder, self.device, self.report = folder, device, report
-        self.data_hashes = data_hashes
+        self.base_hash, self.data_hashes = base_hash, data_hashes
         options = recipe.optimiser
         modules = [module for module in (decoder, head) if module is not None]
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -178,6 +180,7 @@ class Trainer:
         state = {
             "recipe": json.dumps(recipe_table(self.recipe)),
             "objectives": [objective.name for objective in self.objectives],
+            "base": self.base_hash,
             "data": self.data_hashes,
             "progress": vars(self.progress),
             "weights": [p.detach().cpu() for p in self.parameters],
@@ -210,8 +213,15 @@ class Trainer:
         if state["objectives"] != [objective.name for objective in self.objectives]:
             kinds = " and ".join(state["objectives"])
             raise InputError(f"{path}: belongs to a training of {kinds}; give another -o, or delete {self.folder}")
+        if state.get("base", self.base_hash) != self.base_hash:
+            raise InputError(
+                f"{path}: the weights of the base have changed since; fetch the earlier ones again, or delete "
+                f"{self.folder} to start again"
+            )
         if state["data"] != self.data_hashes:
             raise InputError(f"{path}: the tables have changed since; delete {self.folder} to start again")
+        if state["progress"]["best_step"]:
+            check_best(self.folder, self.recipe, self.head is not None)
         with torch.no_grad():
             for parameter, saved in zip(self.parameters, state["weights"], strict=True):
                 parameter.copy_(saved)

@@ -15,14 +15,17 @@ from typing import Any
 from qe_edge.errors import OutputError
 
 
-def check_output(folder: Path, result: str) -> None:
-    """Raise OutputError unless a report can be written to `folder`, which need not exist yet; nothing is made here.
-
-    result: the file that is written last, whose presence means that the folder holds a report already.
-    """
-    if os.path.lexists(folder / result):
-        raise OutputError(f"{folder}: holds a report already ({result}); give another -o or delete it")
+def check_output(folder: Path) -> None:
+    """Raise OutputError unless a report can be written to `folder`, new or empty; nothing is made here."""
     _check_writable(folder, folder)
+    if not folder.is_dir():
+        return
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be read: {error.strerror}; give another -o") from None
+    if names:
+        raise OutputError(f"{folder}: holds other files ({min(names)}); give a new or empty folder with -o")
 
 
 def check_new_folder(folder: Path) -> None:

@@ -85,6 +85,8 @@ class RunFacts:
     `retrieval_accuracy`"""
     summary: dict[str, float]
     """seconds, tokens per second, peak memory"""
+    base_sha256: str = ""
+    """of the base's weights (`weights_sha256`); empty in runs of earlier versions"""
 
 
 @dataclass(frozen=True)
@@ -132,20 +134,22 @@ def open_run(folder: Path) -> Run:
         content["dev"] = with_nan(content["dev"])
         facts = RunFacts(**content)
     run = Run(folder, load_recipe(folder / RECIPE_FILE), facts)
-    _check_complete(run)
+    _check_part(folder / TOKENIZER_FILE, (folder / TOKENIZER_FILE).is_file())
+    check_best(folder, run.recipe, facts.head is not None)
     return run
 
 
-def _check_complete(run: Run) -> None:
-    """Raise InputError when a part of a finished run is not there."""
-    there = {run.folder / TOKENIZER_FILE: (run.folder / TOKENIZER_FILE).is_file()}
-    if run.facts.head is not None:
-        there[run.folder / HEAD_FILE] = (run.folder / HEAD_FILE).is_file()
-    if run.recipe.adapter.kind != "none":
-        there[run.adapter] = holds_adapter(run.adapter)
-    for path, found in there.items():
-        if not found:
-            raise InputError(f"{path}: missing; the run folder is incomplete, copy it again or train again")
+def check_best(folder: Path, recipe: Recipe, has_head: bool) -> None:
+    """Raise InputError when adapter or head of the best checkpoint are not there."""
+    if has_head:
+        _check_part(folder / HEAD_FILE, (folder / HEAD_FILE).is_file())
+    if recipe.adapter.kind != "none":
+        _check_part(folder / ADAPTER_FOLDER, holds_adapter(folder / ADAPTER_FOLDER))
+
+
+def _check_part(path: Path, there: bool) -> None:
+    if not there:
+        raise InputError(f"{path}: missing; the run folder is incomplete, copy it again or train again")
 
 
 def recipe_content(recipe: Recipe) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from qe_edge.errors import InputError
 from qe_edge_train.alignment.parallel import ParallelSet
 from qe_edge_train.alignment.pooling import encode_sentences, pooled_states
 from qe_edge_train.alignment.retrieval import all_hits, mean_accuracy
@@ -46,11 +48,17 @@ class DevScores:
         self.recipe, self.model, self.dev, self.device = recipe, model, dev, device
 
     def measure(self, whole: bool) -> Measured:
-        """Score the sample of the recipe's `rows_per_pair`, or all rows."""
+        """Score the sample of the recipe's `rows_per_pair`, or all rows. Raises InputError where a model diverged."""
         wanted = 0 if whole else self.recipe.evaluation.rows_per_pair
         rows = dev_sample(self.dev, wanted, self.recipe.optimiser.seed)
         with mixed_precision(self.device, self.recipe.base.dtype):
-            result = per_pair(self.dev, rows, predict(self.model, self.dev, rows, self.device))
+            scores = predict(self.model, self.dev, rows, self.device)
+        if not np.isfinite(scores).all():
+            count = np.count_nonzero(~np.isfinite(scores))
+            raise InputError(
+                f"{count} of {len(scores)} dev scores are no finite numbers: lower [optimiser] learning_rate"
+            )
+        result = per_pair(self.dev, rows, scores)
         record = dev_record(result)
         mean: float = record["macro_spearman"]
         pairs = "  ".join(f"{pair} {value.spearman:.3f}" for pair, value in result.items())

@@ -26,7 +26,7 @@ from qe_edge_train.build import (
     prompt_encoder,
 )
 from qe_edge_train.data import check_dev, check_train, facts_table, load_examples, without
-from qe_edge_train.decoder import blocks
+from qe_edge_train.decoder import blocks, weights_sha256
 from qe_edge_train.evaluate import dev_sample
 from qe_edge_train.guards import writing
 from qe_edge_train.loop import Report, Trainer, describe
@@ -93,6 +93,7 @@ def train_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
         folder,
         device,
         report,
+        weights_sha256(recipe.base.model),
         [str(item["sha256"]) for item in data],
     )
     pairs = train.pairs if Prompt(recipe.head.prompt).uses_languages else []
@@ -120,8 +121,8 @@ def align_run(recipe: Recipe, folder: Path, data_folder: Path, device: torch.dev
     steps = recipe.alignment.steps or objective.one_pass()
     report(f"{len(parallel)} lines in {len(parallel.languages)} languages, {len(held_out)} held out, {steps} steps")
     report(f"before: {selection.measure(whole=True).said}")
-    hashes = [str(item["sha256"]) for item in data]
-    trainer = Trainer(recipe, decoder, None, [objective], steps, selection, folder, device, report, hashes)
+    base, hashes = weights_sha256(recipe.base.model), [str(item["sha256"]) for item in data]
+    trainer = Trainer(recipe, decoder, None, [objective], steps, selection, folder, device, report, base, hashes)
     return _run(trainer, facts, counts, [], data, data_folder)
 
 
@@ -212,10 +213,12 @@ def _run(
                 best_step=progress.best_step,
                 dev=trainer.dev_of_best(),
                 summary={**describe(progress), "peak_memory_mb": round(_peak_memory(device) / 1e6)},
+                base_sha256=trainer.base_hash,
             ),
         )
+        run = files.open_run(folder)
         (folder / files.CHECKPOINT_FILE).unlink(missing_ok=True)
-    return files.open_run(folder)
+    return run
 
 
 def _check_folder(folder: Path, recipe: Recipe) -> None:

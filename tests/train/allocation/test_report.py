@@ -95,10 +95,12 @@ def test_budgets_that_cannot_work_are_refused(
 
 
 def test_a_report_that_is_there_is_not_replaced(tiny_base: Path, tmp_path: Path) -> None:
-    (tmp_path / "allocation.json").write_text("{}")
+    (tmp_path / "allocation.csv").write_text("mine")
 
-    with pytest.raises(OutputError, match="holds a report already"):
+    with pytest.raises(OutputError, match=r"holds other files \(allocation.csv\); give a new or empty folder with -o"):
         run(tiny_base, "-o", tmp_path)
+
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("allocation.csv", "mine")]
 
 
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:

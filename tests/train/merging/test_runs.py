@@ -31,7 +31,7 @@ from qe_edge_train.recipe import (
     Recipe,
     Target,
 )
-from qe_edge_train.run import Run, open_run, save_recipe
+from qe_edge_train.run import Run, open_run, save_facts, save_recipe
 from qe_edge_train.session import align_run, train_run
 from tests.conftest import largest_file
 from tests.train.conftest import PROMPT
@@ -137,6 +137,17 @@ def test_blocks_of_the_other_run_above_the_task_are_left_out(
     assert (other.facts.blocks_kept, run.facts.adapter) == (4, [8, 8, 8])
 
 
+def test_another_run_with_nothing_in_the_blocks_of_the_task_is_refused(
+    two_runs: tuple[Run, Run], recipe: Recipe, tables: Path, tmp_path: Path
+) -> None:
+    head = dataclasses.replace(recipe.head, taps=(1,))
+    above = dataclasses.replace(recipe, head=head, adapter=dataclasses.replace(recipe.adapter, frozen_blocks=3))
+    other = train_run(above, tmp_path / "above", tables, CPU, silent)
+
+    with pytest.raises(InputError, match=r"its adapter is in none of the 3 blocks that .* keeps"):
+        merge_runs(two_runs[0].folder, other.folder, tmp_path / "m", [(0.5, 0.5)], [], None, CPU, silent)
+
+
 def test_equal_scores_go_to_the_weights_nearest_to_the_task_alone() -> None:
     points = [Point(w, round(1 - w, 9), {"macro_spearman": score}) for w, score in ((0.2, 0.7), (0.6, 0.7), (1.0, 0.6))]
     undefined = Point(1.0, 0.0, {"macro_spearman": float("nan")})
@@ -169,6 +180,10 @@ def test_runs_that_do_not_go_together_are_refused(two_runs: tuple[Run, Run], tmp
     )
     quantised = altered(dataclasses.replace(aligner.recipe, base=dataclasses.replace(base, quantisation="nf4")))
     assert "[base] quantisation = 'nf4', but" in refused(task.folder, quantised)
+    facts = dataclasses.replace(aligner.facts, base_sha256="another")
+    later = altered(aligner.recipe)
+    save_facts(later, facts)
+    assert "was trained on other weights of its base than" in refused(task.folder, later)
     experts = altered(dataclasses.replace(aligner.recipe, adapter=dataclasses.replace(adapter, kind="experts")))
     assert "its adapter is of kind 'experts'; only lora and rank_per_block" in refused(task.folder, experts)
 

@@ -203,9 +203,11 @@ def test_rows_that_cannot_be_learnt_from_or_ranked_end_with_the_remedy(recipe: R
 
 
 def test_an_earlier_probe_is_not_overwritten(recipe: Recipe, tables: Path, tmp_path: Path) -> None:
-    (tmp_path / "probe.json").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "probe.csv").write_text("mine")
 
-    with pytest.raises(OutputError, match=r"holds a report already \(probe.json\)"):
-        probe(write(recipe, tmp_path / "recipe.toml"), tmp_path, data=tables, device="cpu")
+    with pytest.raises(OutputError, match=r"holds other files \(probe.csv\); give a new or empty folder with -o"):
+        probe(write(recipe, tmp_path / "recipe.toml"), out, data=tables, device="cpu")
 
-    assert (tmp_path / "probe.json").read_text() == "mine"
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("probe.csv", "mine")]

@@ -14,6 +14,7 @@ import torch
 from qe_edge.errors import InputError, OutputError, UsageError
 from qe_edge_train import data
 from qe_edge_train.recipe import Adapter, Alignment, Allocation, ParallelText, Recipe, Target, recipe_table
+from qe_edge_train.run import save_facts
 from qe_edge_train.session import train_run
 from qe_edge_train.sweep.check import check_sweep
 from qe_edge_train.sweep.command import sweep
@@ -187,6 +188,17 @@ def test_a_finished_run_of_other_data_is_refused(short: Recipe, own_tables: Path
         f"{out / 'runs' / 'one'}: its run read another {path}, which has changed since; restore that file, "
         "give another -o, or delete that folder to train it again"
     )
+
+
+def test_a_finished_run_on_other_weights_of_its_base_is_refused(short: Recipe, tables: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sweep.toml").touch()
+    run = train_run(short, out / "runs" / "one", tables, CPU, silent)
+    save_facts(run.folder, dataclasses.replace(run.facts, base_sha256="another"))
+
+    with pytest.raises(UsageError, match=r"its weights are not those that .*one was trained on"):
+        check_sweep(planned(short), out, tables)
 
 
 def test_a_folder_with_a_run_of_another_recipe_is_refused(short: Recipe, tables: Path, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_keys_without_quotes_mean_the_same(tmp_path: Path) -> None:
     assert [run.recipe.adapter.allocation.beta for run in quoted] == [1.0, 2.5]
 
 
+def test_a_byte_order_mark_before_a_sweep_is_no_part_of_it(tmp_path: Path) -> None:
+    grid = "[sweep.grid]\nhead.taps = [[11], [16]]\n"
+
+    assert plan(tmp_path, grid, "\ufeff" + RECIPE) == plan(tmp_path, grid)
+
+
 def test_variants_are_crossed_with_the_grid_and_can_drop_tables(tmp_path: Path) -> None:
     sweep = """
 [sweep.grid]

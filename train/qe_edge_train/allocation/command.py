@@ -12,12 +12,10 @@ from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError, UsageError
 from qe_edge_train.output import check_output
 
-RESULT = "allocation.json"
-
 
 def allocate(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Hub id or folder of an un-quantised decoder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New folder for the report.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New or empty folder for the report.")],
     blocks: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Blocks kept, from the first. Default: all.")
     ] = None,
@@ -53,7 +51,7 @@ def allocate(
     for option, value in (("--experts", experts or 1.0), ("--beta", beta)):
         if not math.isfinite(value):
             raise UsageError(f"{option} {value}: give a finite number")
-    check_output(output, RESULT)
+    check_output(output)
     depth = base_facts(Base(model=base)).blocks
     kept = blocks or depth
     if kept > depth:

@@ -88,6 +88,11 @@ def merge_runs(
     first = read_lora(task.adapter)
     # the recipes name one base; what peft recorded may be where it lay on another machine
     second = replace(read_lora(other.adapter), base=first.base).of_blocks(task.facts.blocks_kept)
+    if not second.modules:
+        raise InputError(
+            f"{other_folder}: its adapter is in none of the {task.facts.blocks_kept} blocks that {task_folder} keeps; "
+            "nothing of it can be added"
+        )
     combine(first, second, 1.0, 1.0)  # adapters that do not fit are refused before anything is run
     rows, tables = _dev_rows(task, dev, data_folder)
     report(f"{len(rows.examples)} dev rows, {len(grid)} combinations of weights")
@@ -131,6 +136,9 @@ def _check_runs(task: Run, other: Run) -> None:
                 f"{other.folder}: [base] {key} = {theirs!r}, but {task.folder} has {mine!r}; adapters can be merged on "
                 "the same base only"
             )
+    hashes = {run.facts.base_sha256 for run in (task, other)}
+    if len(hashes) == 2 and "" not in hashes:
+        raise InputError(f"{other.folder}: was trained on other weights of its base than {task.folder} (base_sha256)")
     if (task.folder / files.TOKENIZER_FILE).read_bytes() != (other.folder / files.TOKENIZER_FILE).read_bytes():
         raise InputError(f"{other.folder}: its tokenizer is not that of {task.folder}: they have different bases")
 

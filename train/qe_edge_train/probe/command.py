@@ -12,12 +12,10 @@ from qe_edge.commands.extras import require
 from qe_edge.errors import OutputError
 from qe_edge_train.output import check_output
 
-RESULT = "probe.json"
-
 
 def probe(
     subject: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or a finished run.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New folder for the report.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New or empty folder for the report.")],
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder that the recipe's paths are relative to. Default: the recipe's own."),
@@ -60,7 +58,7 @@ def probe(
             print(line, file=sys.stderr, flush=True)
 
     options = ProbeOptions(rows, dev_rows, neighbours, None if lines is None else parse_lines(lines))
-    check_output(output, RESULT)
+    check_output(output)
     chosen = pick_device(device)
     found = run_probe(subject, data, options, chosen, report)
     try:
@@ -70,7 +68,7 @@ def probe(
         if found.retrieval is not None:
             heat_map = directions_figure(found.retrieval.best, found.retrieval.languages)
             save_figure(heat_map, output / "directions")
-        (output / RESULT).write_text(probe_json(found, chosen), encoding="utf-8")
+        (output / "probe.json").write_text(probe_json(found, chosen), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}; give another -o") from None
     typer.echo(probe_table(found))

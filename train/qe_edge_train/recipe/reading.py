@@ -22,7 +22,7 @@ def load_recipe(path: Path) -> Recipe:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a recipe file. Raises InputError when it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows may begin a file with a BOM
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe file") from None
     except IsADirectoryError:

@@ -13,7 +13,7 @@ from qe_edge.prompt import Prompt
 from qe_edge.tokens import Pair
 from qe_edge_train.alignment.sampling import PairSampler
 from qe_edge_train.batches import EncodedSet
-from qe_edge_train.build import BaseFacts, adapter_counts, base_facts, check_limits, check_room, kept_blocks
+from qe_edge_train.build import BaseFacts, adapter_counts, base_facts, check_base, check_limits, check_room, kept_blocks
 from qe_edge_train.data import check_dev, check_train, load_examples, without
 from qe_edge_train.objectives.task import row_weights
 from qe_edge_train.recipe import Alignment, Allocation, DataFile, Recipe, Target, load_recipe
@@ -104,7 +104,9 @@ def _check_earlier(recipe: Recipe, folder: Path, data_folder: Path, sha256: Call
         raise InputError(f"{folder}: holds a run of another recipe; give another -o, or delete that folder")
     if not (folder / FACTS_FILE).is_file():
         return  # an interrupted run is compared with its checkpoint when it continues
-    for read in open_run(folder).facts.data:
+    run = open_run(folder)
+    check_base(run)
+    for read in run.facts.data:
         path = data_folder / read["path"]
         if sha256(path) != read["sha256"]:
             raise InputError(

@@ -6,6 +6,7 @@ depends on, the score, and whether the texts had to be shortened. Several proces
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -79,6 +80,11 @@ class ScoreCache:
                 marks = ", ".join("?" * len(some))
                 question = f"select row, score, truncated from scores where scorer = ? and row in ({marks})"
                 for row, score, truncated in self._database.execute(question, (self._scorer, *some)):
+                    if not isinstance(score, float) or not math.isfinite(score):
+                        raise OutputError(
+                            f"{self._path}: is damaged, the score of a row is {score!r}; clear it with "
+                            "`qe-edge cache clear`, or give another"
+                        )
                     found[row] = (score, bool(truncated))
         return found
 

@@ -16,7 +16,7 @@ from qe_edge.commands.eval import evaluate
 from qe_edge.commands.inspect import inspect
 from qe_edge.commands.score import score
 from qe_edge.commands.verify import verify
-from qe_edge.errors import QeEdgeError
+from qe_edge.errors import QeEdgeError, one_line
 
 COMMANDS_GROUP = "qe_edge.commands"
 """entry points that add commands: each is a function `register(app: typer.Typer) -> None` that is light to import"""
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         with output_reported(), ended_in_order():
             build()(arguments, prog_name="qe-edge")
     except QeEdgeError as error:
-        print(f"qe-edge: error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"qe-edge: error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except SystemExit as done:
         # How typer ends every run; an interrupt is among them, and it says nothing itself.
@@ -69,11 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
             print("qe-edge: interrupted", file=sys.stderr)
         return done.code if isinstance(done.code, int) else 0
     return 0
-
-
-def _one_line(text: str) -> str:
-    """With what a terminal would obey, or a line would break at, escaped: names of files may hold anything."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _print_version(wanted: bool) -> None:

@@ -62,3 +62,8 @@ class OutOfMemoryError(QeEdgeError):
 
 # A run that finished, with every row written, but in which some rows could not be read or scored (status `invalid`).
 EXIT_INVALID_ROWS = 4
+
+
+def one_line(text: str) -> str:
+    """With what a terminal would obey, or a line would break at, escaped: names of files may hold anything."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

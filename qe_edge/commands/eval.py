@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from qe_edge.commands.extras import require
-from qe_edge.errors import UsageError
+from qe_edge.errors import UsageError, one_line
 from qe_edge.table.columns import SCORE_COLUMN
 from qe_edge.table.paths import mode
 from qe_edge.table.quoting import Quoting
@@ -101,4 +101,4 @@ def _check(files: list[str], gold: str, scores: list[str], by: str | None, pool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(one_line(text), file=sys.stderr)

@@ -16,7 +16,7 @@ import typer
 from qe_edge.bundle import Bundle, open_bundle
 from qe_edge.commands.extras import require
 from qe_edge.commands.loading import Loading
-from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError
+from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError, one_line
 from qe_edge.rows import Status
 from qe_edge.shards.finished import check_all, forget_all
 from qe_edge.shards.folder import Shard, find_shards, left_out
@@ -138,8 +138,8 @@ class FolderRun:
         elif not self.quiet or outcome.said:
             _say(f"{outcome.shard}: {total} rows in {outcome.seconds:.1f} s: {counts_said(outcome.tally)}")
         if outcome.said:
-            _say(indent(outcome.said.rstrip("\n"), "  "))
+            print(indent(outcome.said.rstrip("\n"), "  "), file=sys.stderr, flush=True)  # lines of a `Report`
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
+from qe_edge.errors import one_line
 from qe_edge.rows import Status
 
 FAULTS_SHOWN = 20
@@ -72,7 +73,7 @@ class Report:
 
     def _say(self, text: str) -> None:
         clear = _CLEAR if self._shows_progress else ""
-        print(f"{clear}{text}", file=self._stream, flush=True)
+        print(f"{clear}{one_line(text)}", file=self._stream, flush=True)
 
 
 def counts_said(statuses: Mapping[Status, int]) -> str:

@@ -54,6 +54,22 @@ def opened(tmp_path: Path) -> Iterator[Callable[[str], ScoreCache]]:
         yield cache
 
 
+@pytest.mark.parametrize(("score", "shown"), [("'abc'", "'abc'"), ("9e999", "inf"), ("x'00'", r"b'\x00'")])
+def test_what_is_no_score_is_not_taken_from_a_damaged_cache(
+    counting_bundle: Path, tmp_path: Path, score: str, shown: str
+) -> None:
+    scored(counting_bundle, tmp_path / "cache", ROWS)
+    with closing(sqlite3.connect(tmp_path / "cache")) as database, database:
+        database.execute(f"update scores set score = {score}")
+
+    with pytest.raises(OutputError) as caught:
+        scored(counting_bundle, tmp_path / "cache", ROWS)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cache'}: is damaged, the score of a row is {shown}; clear it with `qe-edge cache clear`, or "
+        "give another"
+    )
+
+
 def test_a_second_run_takes_every_score_and_status_from_the_cache(
     counting_bundle: Path, tmp_path: Path, run: list[int]
 ) -> None:

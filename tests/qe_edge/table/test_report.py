@@ -37,6 +37,12 @@ def test_quiet_leaves_faults_and_assumptions() -> None:
     assert stream.getvalue().splitlines() == ["what was assumed", "f.tsv:3: broken"]
 
 
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    stream = io.StringIO()
+    Report(stream, quiet=True).fault("new\nline\x1b[31m.tsv:3", "a fault")
+    assert stream.getvalue() == "new\\nline\\x1b[31m.tsv:3: a fault\n"
+
+
 def test_after_twenty_faults_the_others_are_counted() -> None:
     stream = io.StringIO()
     report = Report(stream, quiet=True)

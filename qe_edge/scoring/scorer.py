@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from reprlib import repr as shortened
 from threading import Lock
 from typing import Literal, NamedTuple, Self
 
@@ -189,11 +190,14 @@ class Scorer:
         """One Score per Row, in order. Reads ahead at most two windows of rows; memory does not grow with the stream.
 
         A row that cannot be read, for which there is not enough memory, or whose score is not a finite number is
-        `invalid`, with the reason. Raises UsageError for a row with another number of texts than the prompt has, unless
-        it has a fault, for one that holds anything but strings, for a scorer that is closed or that another process
-        loaded (a forked child), and MemoryError when there is not enough for what the rows have in common.
+        `invalid`, with the reason. Raises UsageError for what holds no rows, for a row with another number of texts
+        than the prompt has, unless it has a fault, for one that holds anything but strings, for a scorer that is closed
+        or that another process loaded (a forked child), and MemoryError when there is not enough for what the rows have
+        in common.
         """
         self.engine.check_usable()
+        if not isinstance(rows, Iterable):
+            raise UsageError(f"rows must be a list or another iterable of qe_edge.Row, not {shortened(rows)}")
         return self._scores(rows)
 
     def _scores(self, rows: Iterable[Row]) -> Iterator[Score]:

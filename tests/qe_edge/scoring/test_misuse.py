@@ -65,6 +65,12 @@ def test_what_is_no_row_is_refused_by_its_number(scorer: Scorer, thing: Any) -> 
     assert str(caught.value) == f"row 2: must be a qe_edge.Row, not {thing!r}; make one with Row.translation"
 
 
+@pytest.mark.parametrize("thing", [GOOD, None, 7])
+def test_what_holds_no_rows_is_refused(scorer: Scorer, thing: Any) -> None:
+    with pytest.raises(UsageError, match=r"^rows must be a list or another iterable of qe_edge\.Row, not "):
+        scorer.score(thing)
+
+
 def test_a_nul_is_a_character_of_a_text(scorer: Scorer) -> None:
     (score,) = scorer.score([Row.translation("Te\0re", "Hello", "et", "en")])
     assert score.value == 7.0

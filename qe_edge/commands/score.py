@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,12 +17,13 @@ from qe_edge.commands.loading import Device, Loading, load_scorer, read_limit
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, UsageError
 from qe_edge.prompt import Prompt
 from qe_edge.rows import Status
+from qe_edge.shards.folder import find_shards
 from qe_edge.shards.shard import Options
 from qe_edge.table.formats import check_output, open_any
 from qe_edge.table.inputs import file_facts, unchanged
 from qe_edge.table.items import Input
 from qe_edge.table.journal import Identity
-from qe_edge.table.output import open_output
+from qe_edge.table.output import belongs_to, open_output
 from qe_edge.table.parallel import open_parallel
 from qe_edge.table.paths import is_file, is_folder
 from qe_edge.table.report import Report
@@ -125,6 +127,8 @@ def score(
             raise InputError(f"{file}: is a directory; give -o FOLDER as well, where its tables are to be written")
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
+        if cache is not None:
+            _check_cache(cache, (shard.target for shard in find_shards(Path(file), Path(output or ""))))
         run = FolderRun(
             Path(file),
             Path(output or ""),
@@ -142,11 +146,12 @@ def score(
         return
     if engine is Engine.RAY:
         raise UsageError("--engine ray is for folders of tables; give a folder, and -o FOLDER")
+    if cache is not None and output not in (None, STDIN):
+        _check_cache(cache, [Path(os.path.realpath(output or ""))])
     report = Report(sys.stderr, quiet=quiet)
     inputs = [path for path in (file, sources, translations) if path is not None]
     with ExitStack() as opened:
-        if file is not None:
-            check_output(file, output)
+        check_output(file, output)
         bundle = open_bundle(model or EMBEDDED_BUNDLE)
         begun = file_facts([path for path in inputs if is_file(path)])
         source = opened.enter_context(_open(file, sources, translations, bundle.prompt, lp, quoting, fields))
@@ -182,6 +187,16 @@ def _check_names(names: dict[str, str | None], cache: Path | None) -> None:
     output = names["-o"]
     if cache is not None and output is not None and os.path.realpath(cache) == os.path.realpath(output):
         raise UsageError(f"--cache and -o are both {output}; give the cache another name")
+
+
+def _check_cache(cache: Path, outputs: Iterable[Path]) -> None:
+    """Refuse a cache that writing the outputs would overwrite. outputs: their real paths."""
+    place = Path(os.path.realpath(cache))
+    for output in outputs:
+        if belongs_to(place, output):
+            raise UsageError(
+                f"--cache {cache}: is the output {output} or a hidden file beside it; give the cache another name"
+            )
 
 
 def _open(

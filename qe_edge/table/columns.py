@@ -36,6 +36,8 @@ class Columns:
     """one cell with the pair, such as et-en; or two, with the source and the target language; or none"""
     lone_language: str = ""
     """the name of the column with one of the two languages, where there is none with the other"""
+    overridden: tuple[str, ...] = ()
+    """the names of the columns with languages that are not read, because `--lp` tells them"""
 
 
 def accepted_names(field: str) -> tuple[str, ...]:
@@ -54,19 +56,32 @@ def columns_said(names: Sequence[str], prompt: Prompt, columns: Columns) -> str:
     return f"{len(names)} columns: {', '.join(f'{name} {names[at]!r}' for name, at in texts)}"
 
 
-def from_header(header: Sequence[str], prompt: Prompt, place: str, *, fields_option: bool = True) -> Columns:
+def from_header(
+    header: Sequence[str], prompt: Prompt, place: str, lp: str | None = None, *, fields_option: bool = True
+) -> Columns:
     """Columns by name, in any case.
 
-    place: the header's file:line; fields_option: whether `--fields` could name them instead.
+    place: the header's file:line; lp: with it, columns with languages are not read, whatever they are; fields_option:
+    whether `--fields` could name them instead.
 
-    Raises InputError for a column that is missing, found twice, or that the output is to add.
+    Raises InputError for a column that is read and missing or found twice, and for one that the output is to add.
     """
     names = [_folded(name) for name in header]
     taken = [name for name in (SCORE_COLUMN, STATUS_COLUMN) if name in names]
     if taken:
         raise InputError(f"{place}: column {taken[0]!r} is there already; rename it, or score the file without it")
     texts = tuple(_need(header, names, field, prompt, place, fields_option) for field in prompt.fields)
-    return Columns(texts, *_languages(header, names, place)) if prompt.uses_languages else Columns(texts)
+    if not prompt.uses_languages:
+        return Columns(texts)
+    if lp is None:
+        return Columns(texts, *_languages(header, names, place))
+    accepted = {*PAIR_NAMES, *SOURCE_LANGUAGE_NAMES, *TARGET_LANGUAGE_NAMES}
+    overridden = (
+        written
+        for at, (written, name) in enumerate(zip(header, names, strict=True))
+        if name in accepted and at not in texts
+    )
+    return Columns(texts, overridden=tuple(overridden))
 
 
 def settled(counts: Mapping[str, int], objects: int, prompt: Prompt) -> list[str]:

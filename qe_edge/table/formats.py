@@ -58,16 +58,18 @@ def open_any(
     return (open_jsonl if kind is Format.JSONL else open_parquet)(path, prompt=prompt, lp=lp)
 
 
-def check_output(path: str, output: str | None) -> None:
-    """Refuse what a table cannot be written to: a name of another kind, and for Parquet all that is no file.
+def check_output(path: str | None, output: str | None) -> None:
+    """Refuse what scores cannot be written to: a name of another kind, and for Parquet all that is no file.
 
-    Raises UsageError.
+    path: of the table; None for two aligned text files. Raises UsageError.
     """
-    kind = format_of(path)
+    kind = Format.TSV if path is None else format_of(path)
     streamed = output is None or output == STDIN or is_special(output) or open_file(output) is not None
     if kind is Format.PARQUET and streamed:
         raise UsageError(f"{path}: Parquet can be written to a file only; give one, as -o scored.parquet")
     if output is not None and Path(output).suffix.lower() in COMPRESSED:
         raise UsageError(f"-o {output}: the output is not compressed; give it a name without {Path(output).suffix}")
     if output is not None and SUFFIXES.get(Path(output).suffix.lower(), kind) is not kind:
+        if path is None:
+            raise UsageError(f"-o {output}: the output is text, a score a line; give it such a name, as scores.txt")
         raise UsageError(f"-o {output}: the output is {kind} as the input is; give it a name of that kind")

@@ -66,7 +66,7 @@ def open_jsonl(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = Non
                 f"{text.name}: no JSON object with fields in the first {len(window)} lines; give one a line"
             )
         names = settled(counts, sum(bool(record.fields) for record in window), prompt)
-        columns = from_header(names, prompt, text.name, fields_option=False)
+        columns = from_header(names, prompt, text.name, lp, fields_option=False)
         needed, picked = needed_cells(names, columns)
         usable = (cells for record in window if isinstance(cells := _cells(record, needed), list))
         rule = table_rule(lp, prompt, picked, needed, usable, text.name)

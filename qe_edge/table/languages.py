@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qe_edge.errors import InputError, UsageError
 from qe_edge.languages import parse_pair, resolve
 from qe_edge.prompt import Prompt
-from qe_edge.table.columns import SOURCE_LANGUAGE_NAMES, TARGET_LANGUAGE_NAMES, Columns
+from qe_edge.table.columns import SOURCE_LANGUAGE_NAMES, TARGET_LANGUAGE_NAMES, Columns, listed
 from qe_edge.table.detection import Detected, detect_pair
 
 Codes = tuple[str, str]
@@ -53,11 +53,10 @@ def table_rule(
     """
     if not prompt.uses_languages:
         return unused(lp)
-    columns_used = [names[at] for at in columns.languages]
     if lp is not None:
-        return told(lp, columns_used)
+        return told(lp, columns.overridden)
     if columns.languages:
-        return written(columns.languages, columns_used)
+        return written(columns.languages, [names[at] for at in columns.languages])
     if columns.lone_language:
         raise InputError(
             f"{name}: column {columns.lone_language!r} and none with the other language; call the two "
@@ -75,7 +74,7 @@ def told(lp: str, ignored: Sequence[str] = ()) -> PairRule:
         source, target = parse_pair(lp)
     except InputError as error:
         raise UsageError(f"--lp: {error}") from None
-    aside = f", which overrides column {' and '.join(map(repr, ignored))}" if ignored else ""
+    aside = f", which overrides column {listed(ignored, ' and ')}" if ignored else ""
     return PairRule((f"languages: {source} -> {target} from --lp{aside}",), (source, target))
 
 

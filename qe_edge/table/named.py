@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qe_edge.errors import InputError
 from qe_edge.rows import Row
@@ -15,7 +15,7 @@ def needed_cells(names: Sequence[str], columns: Columns) -> tuple[list[str], Col
     """The names of the cells that are read, texts before languages, and the positions of `columns` among them."""
     texts = len(columns.texts)
     needed = [names[at] for at in (*columns.texts, *columns.languages)]
-    return needed, Columns(tuple(range(texts)), tuple(range(texts, len(needed))), columns.lone_language)
+    return needed, replace(columns, texts=tuple(range(texts)), languages=tuple(range(texts, len(needed))))
 
 
 @dataclass(frozen=True)

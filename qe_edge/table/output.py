@@ -163,6 +163,11 @@ def beside(final: Path, end: str) -> Path:
     return final.with_name(f".{final.name}.{end}")
 
 
+def belongs_to(path: Path, final: Path) -> bool:
+    """Whether a path is that of an output, or could be one of the hidden files beside it."""
+    return path.parent == final.parent and (path.name == final.name or path.name.startswith(f".{final.name}."))
+
+
 @contextmanager
 def _direct(path: str, target: Path) -> Iterator[Output]:
     number = open_file(path)

@@ -58,7 +58,7 @@ def open_parquet(path: str, *, prompt: Prompt = ALOPE_PROMPT, lp: str | None = N
     """
     with _opened(path) as file:
         names = file.schema_arrow.names
-        columns = from_header(names, prompt, path, fields_option=False)
+        columns = from_header(names, prompt, path, lp, fields_option=False)
         needed, picked = needed_cells(names, columns)
         for name in needed:
             _check_type(file.schema_arrow.field(name), path)

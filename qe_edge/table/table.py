@@ -50,7 +50,7 @@ def open_table(
         window = first_rows(records, lambda record: len(record.text))
         if asked is None:
             width = len(first.cells)
-            columns = _header_columns(first, prompt, text.name)
+            columns = _header_columns(first, prompt, text.name, lp)
             names = first.cells
             header += f"{first.text}\t{SCORE_COLUMN}\t{STATUS_COLUMN}{end}"
         else:
@@ -112,12 +112,12 @@ class _Reading:
         return "\t".join(cells if self.quoting is Quoting.NONE else map(quote, cells))
 
 
-def _header_columns(record: Record, prompt: Prompt, name: str) -> Columns:
+def _header_columns(record: Record, prompt: Prompt, name: str, lp: str | None) -> Columns:
     place = f"{name}:{record.line}"
     fault = text_fault(record.text) or record.fault
     if fault is not None:
         raise InputError(f"{place}: {fault}; the header must be readable")
-    return from_header(record.cells, prompt, place)
+    return from_header(record.cells, prompt, place, lp)
 
 
 def _usual_width(records: Iterable[Record]) -> int:

@@ -202,7 +202,10 @@ def test_options_that_do_not_go_together_are_refused(
         (["-s", "", "-t", "{table}"], "--sources is empty"),
         (["{table}", "--restart"], "--restart is for an output"),
         (["{table}", "--cache", "{folder}/one", "-o", "{folder}/./one"], "give the cache another name"),
+        (["{table}", "--cache", "{folder}/.one.part", "-o", "{folder}/one"], "give the cache another name"),
         (["{table}", "-o", "{folder}/out.tsv.gz"], "the output is not compressed"),
+        (["-s", "{table}", "-t", "{table}", "-o", "{folder}/al.gz"], "the output is not compressed"),
+        (["-s", "{table}", "-t", "{table}", "-o", "{folder}/al.parquet"], "the output is text, a score a line"),
     ],
 )
 def test_names_that_cannot_be_meant_are_refused(
@@ -212,6 +215,33 @@ def test_names_that_cannot_be_meant_are_refused(
     assert main(["score", *(option.format(table=table, folder=table.parent) for option in options)]) == 2
     assert said in capsys.readouterr().err
     assert sorted(table.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["folder", "link to it"])
+@pytest.mark.parametrize("engine", ["process", "ray"])
+@pytest.mark.parametrize(
+    "name", ["a.tsv", ".a.tsv.done", ".a.tsv.part", ".a.tsv.journal", ".a.tsv.lock", "lower/b.tsv"]
+)
+def test_a_cache_that_an_output_of_a_folder_would_overwrite_is_refused(
+    tmp_path: Path, name: str, engine: str, linked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for table in (tmp_path / "in" / "a.tsv", tmp_path / "in" / "lower" / "b.tsv"):
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(TABLE)
+    (tmp_path / "out" / "lower").mkdir(parents=True)
+    if linked:
+        (tmp_path / "link").symlink_to(tmp_path / "out")
+    cache = tmp_path / ("link" if linked else "out") / name
+    cache.write_text("scores of before")
+    arguments = [f"{tmp_path}/in", "-o", f"{tmp_path}/out", "--cache", str(cache), "--engine", engine]
+
+    assert main(["score", *arguments, "--lp", "et-en"]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"qe-edge: error: --cache {cache}: is the output {tmp_path}/out/")
+    assert line.endswith(" or a hidden file beside it; give the cache another name")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [tmp_path / "out" / name]
+    assert cache.read_text() == "scores of before"
 
 
 def test_a_name_that_is_too_long_is_one_line(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

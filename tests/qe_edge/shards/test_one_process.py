@@ -49,6 +49,13 @@ def test_each_table_comes_out_as_if_it_had_been_scored_alone(
     assert set(contents(target)) == set(contents(folder))
 
 
+def test_a_cache_may_lie_in_the_folder_of_the_outputs(folder: Path, tmp_path: Path, bundle: Path) -> None:
+    cache = tmp_path / "out" / "scores.db"
+    cache.parent.mkdir()
+    assert score(folder, tmp_path / "out", bundle, "--cache", str(cache)) == 0
+    assert main(["cache", "info", str(cache)]) == 0
+
+
 def test_the_three_kinds_say_the_same(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tsv").write_text("source\tmt\nTere sina\tHello\n\tx\n")

@@ -26,6 +26,14 @@ def test_languages_are_one_column_or_two_and_the_pair_wins() -> None:
     assert from_header(["lp", "tgt_lang", "src", "mt"], ALOPE_PROMPT, "f:1") == Columns((2, 3), (0,))
 
 
+def test_language_columns_are_named_but_not_read_where_the_languages_are_told() -> None:
+    header = ["LP", "src", "mt", "lp ", "src_lang", "tgt_lang", "Src_Lang", "note"]
+    told = from_header(header, ALOPE_PROMPT, "f:1", "et-en")
+    assert told == Columns((1, 2), overridden=("LP", "lp ", "src_lang", "tgt_lang", "Src_Lang"))
+    assert from_header(["src_lang", "src", "mt"], ALOPE_PROMPT, "f:1", "et-en").lone_language == ""
+    assert from_header(["lp", "text"], Prompt("{lp} {text} {tl}"), "f:1", "et-en") == Columns((0, 1))
+
+
 def test_a_missing_column_names_what_is_there_and_what_would_do() -> None:
     with pytest.raises(InputError) as caught:
         from_header(["id", "text", "mt"], ALOPE_PROMPT, "data.tsv:1")

@@ -144,6 +144,15 @@ def test_languages_come_from_the_fields_of_each_line(tmp_path: Path) -> None:
     assert missing.row.fault == "no field 'lp'; every object needs it"
 
 
+def test_language_fields_may_be_anything_where_the_languages_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    fields = ['"lp": "ro-en"', '"lp": ["et", "en"]', '"lp": 1, "lp": 2', '"LP": null, "src_lang": {}', '"id": 1']
+    path.write_text("".join(f'{{"src": "a", "mt": "b", {field}}}\n' for field in fields))
+    with open_jsonl(str(path), lp="et-en") as source:
+        assert source.said[-1].startswith("languages: et -> en from --lp, which overrides column 'lp'")
+        assert [(item.row.fault, item.row.pair) for item in source.items] == [(None, "et-en")] * 5
+
+
 def test_a_bundle_for_one_text_reads_its_field(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "What a film!"}\n')

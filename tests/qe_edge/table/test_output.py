@@ -13,7 +13,7 @@ import pytest
 from qe_edge.errors import InputError, OutputError
 from qe_edge.rows import Status
 from qe_edge.table.journal import Identity, Progress
-from qe_edge.table.output import CHECKPOINT_ROWS, open_output
+from qe_edge.table.output import CHECKPOINT_ROWS, belongs_to, open_output
 
 
 def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -304,3 +304,8 @@ def test_what_is_written_directly_is_never_due(capsys: pytest.CaptureFixture[str
         output.resume(RUN)
         assert not output.resumable
         assert not output.due(1024)
+
+
+def test_to_an_output_belong_itself_and_the_hidden_files_beside_it() -> None:
+    names = ["a.tsv", ".a.tsv.part", ".a.tsv.done", ".a.tsv", "b.tsv", "a.tsv.db", ".aa.tsv.part", "lower/a.tsv"]
+    assert [name for name in names if belongs_to(Path("out") / name, Path("out/a.tsv"))] == names[:3]

@@ -187,6 +187,21 @@ def test_rows_have_numbers_and_languages_of_their_own(tmp_path: Path) -> None:
     assert second.row.fault is not None
 
 
+@pytest.mark.parametrize("names", [["lp"], ["lp", "lp"], ["src_lang", "src_lang"], ["LP", "lp"]], ids="-".join)
+def test_language_columns_may_be_anything_where_the_languages_are_told(tmp_path: Path, names: list[str]) -> None:
+    texts = [pa.array(["a", "b"]), pa.array(["Hello", "x"])]
+    table = pa.Table.from_arrays([*texts, *[pa.array([1, 2])] * len(names)], names=["src", "mt", *names])
+    parquet.write_table(table, tmp_path / "in.parquet")
+    with open_parquet(str(tmp_path / "in.parquet"), lp="et-en") as source:
+        assert f"which overrides column {names[0]!r}" in source.said[-1]
+        assert [(item.row.fault, item.row.pair) for item in source.items] == [(None, "et-en")] * 2
+    score(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    after = parquet.ParquetFile(tmp_path / "out.parquet").read()  # which allows for names that occur twice
+    assert after.column_names == ["src", "mt", *names, "qe_score", "qe_status"]
+    assert after.column("qe_status").to_pylist() == ["ok", "ok"]
+    assert [after.column(2 + at).to_pylist() for at in range(len(names))] == [[1, 2]] * len(names)
+
+
 def test_bytes_that_are_no_text_are_a_fault_of_their_row(tmp_path: Path) -> None:
     broken = pa.array([b"caf\xe9", b"ok", b"a\0b"], pa.binary()).view(pa.string())
     path = write(tmp_path / "in.parquet", {"src": ["a", "b", "c"], "mt": broken})

@@ -181,6 +181,16 @@ def test_a_pair_that_is_told_wins_over_the_column_and_this_is_said(tmp_path: Pat
         assert table.assumed == ()
 
 
+@pytest.mark.parametrize("names", [("lp", "LP"), ("src_lang", "src_lang"), ("lp", "tgt_lang")], ids=" ".join)
+def test_language_columns_may_be_there_twice_where_the_languages_are_told(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    path = write(tmp_path, f"{names[0]}\tsrc\tmt\t{names[1]}\nro-en\ta\tb\t?\n")
+    with open_table(path, lp="et-en") as table:
+        assert table.said[-1].endswith(f"from --lp, which overrides column {names[0]!r} and {names[1]!r}")
+        assert [(item.row.fault, item.row.pair) for item in table.items] == [(None, "et-en")]
+
+
 def test_languages_that_nobody_gave_are_detected_and_this_is_said() -> None:
     path = next(path for path in SAMPLES if path.stem == "et-en")
     with open_table(str(path)) as table:

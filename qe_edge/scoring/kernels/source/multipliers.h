@@ -3,8 +3,7 @@
 #ifndef __AVX512F__
 #include "byte_pairs.h"
 #endif
-#include "units.h"
-#include "weights.h"
+#include "on_vectors.h"
 
 // TOKENS_AT_ONCE tokens, of which `rows` count, times CHANNELS_AT_ONCE channels from `first` and from `second` on make a
 // `Meeting`. between() is called once for every 64 inputs.
@@ -52,30 +51,16 @@ struct ByteTiles {
 };
 #endif
 
-struct ByteDots {
-    struct Ready {};
-    static constexpr int64_t TOKENS_AT_ONCE = WIDTH, CHANNELS_AT_ONCE = BLOCK;
-
-    template <typename Between>
-    ANY_UNIT_INLINE void multiply(const uint8_t* tokens, int64_t, int64_t depth, Block first, Block second,
-                                  Meeting<ByteDots>& to, Between between) {
-        for (int64_t token = 0; token < TOKENS_AT_ONCE; token += AT_ONCE) {
-            multiply_block(tokens + token * depth, depth, first, to.sums[0][0] + token, to.sums[0][1] + token);
-            multiply_block(tokens + token * depth, depth, second, to.sums[1][0] + token, to.sums[1][1] + token);
-        }
-        for (int64_t k = 0; k < depth; k += DEPTH) between();
-    }
-
-  private:
-    static constexpr int64_t AT_ONCE = WIDTH / 2;  // tokens whose sums the registers hold
+struct ByteDots : OnVectors<ByteDots> {
+    static constexpr int64_t TOKENS_AT_ONCE = WIDTH, CHANNELS_AT_ONCE = BLOCK, IN_REGISTERS = WIDTH / 2;
 
     // By itself, so that what `between` keeps in registers takes none of these.
     ANY_UNIT static __attribute__((noinline)) void multiply_block(const uint8_t* tokens, int64_t depth, Block block,
                                                                   int32_t (*left)[WIDTH], int32_t (*right)[WIDTH]) {
         const int8_t* weights = block.weights;
-        Ints sums[AT_ONCE][2];
+        Ints sums[IN_REGISTERS][2];
 #pragma GCC unroll 8
-        for (int64_t i = 0; i < AT_ONCE; ++i) {
+        for (int64_t i = 0; i < IN_REGISTERS; ++i) {
             sums[i][0] = load_ints(block.start);
             sums[i][1] = load_ints(block.start + WIDTH);
         }
@@ -84,14 +69,14 @@ struct ByteDots {
                 const Ints of_left = load_ints(weights + four * WIDTH),
                            of_right = load_ints(weights + TILE + four * WIDTH);
 #pragma GCC unroll 8
-                for (int64_t i = 0; i < AT_ONCE; ++i) {
+                for (int64_t i = 0; i < IN_REGISTERS; ++i) {
                     const Words bytes = all_words(tokens + i * depth + k + four);
                     sums[i][0] = add_dots(sums[i][0], bytes, of_left);
                     sums[i][1] = add_dots(sums[i][1], bytes, of_right);
                 }
             }
 #pragma GCC unroll 8
-        for (int64_t i = 0; i < AT_ONCE; ++i) {
+        for (int64_t i = 0; i < IN_REGISTERS; ++i) {
             *reinterpret_cast<LooseInts*>(left[i]) = sums[i][0];
             *reinterpret_cast<LooseInts*>(right[i]) = sums[i][1];
         }

@@ -18,7 +18,7 @@ struct SwigluQuantize {
         const Tensor gate = call.input(0), up = call.input(1), floor = call.input(2), levels = call.input(3),
                      zero = call.input(4);
         const int64_t width = gate.last(), tokens = width ? gate.count() / width : 0;
-        call.require(up.count() == gate.count() && floor.count() == 1 && levels.count() == 1 && zero.count() == 1,
+        call.require(up.holds(width, gate) && floor.count() == 1 && levels.count() == 1 && zero.count() == 1,
                      "SwigluQuantize: sizes that do not belong together");
         call.require(width > 0 && width % CHANNELS == 0, "SwigluQuantize: no multiple of 16 channels");
         if (!call.good()) return;

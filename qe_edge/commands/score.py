@@ -114,7 +114,7 @@ def score(
 
     Exit code 0: all rows could be read and scored; 4: some could not and are marked invalid; others: docs/scoring.md.
     """
-    _check_names({"FILE": file, "-o": output, "--sources": sources, "--translations": translations}, cache)
+    _check_names({"FILE": file, "-o": output, "--sources": sources, "--translations": translations})
     if restart and output in (None, STDIN):
         raise UsageError(
             "--restart is for an output that an interrupted run left unfinished; add -o OUT, or leave it out"
@@ -179,14 +179,11 @@ def score(
         raise typer.Exit(EXIT_INVALID_ROWS)
 
 
-def _check_names(names: dict[str, str | None], cache: Path | None) -> None:
-    """Refuse names that are empty, as those of a shell's variable that is not set, and a cache that is the output."""
+def _check_names(names: dict[str, str | None]) -> None:
+    """Refuse names that are empty, as those of a shell's variable that is not set."""
     for option, name in names.items():
         if name is not None and not name.strip():
             raise UsageError(f"{option} is empty; give the name of a file")
-    output = names["-o"]
-    if cache is not None and output is not None and os.path.realpath(cache) == os.path.realpath(output):
-        raise UsageError(f"--cache and -o are both {output}; give the cache another name")
 
 
 def _check_cache(cache: Path, outputs: Iterable[Path]) -> None:

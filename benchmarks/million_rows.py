@@ -1,12 +1,16 @@
 """A million rows in one file: memory on the way, one kill in the middle, and the same bytes in the end.
 
-    python -m benchmarks.million_rows FILE.tsv [--rows 1000000] [--bundle BUNDLE] [--json OUT]
+    python -m benchmarks.million_rows FILE.tsv [--rows 1000000] [--bundle BUNDLE] [--words N] [--no-kill] [--json OUT]
 
 FILE is a TSV table of translations; its rows are repeated with a number of their own in both texts, so that no row
 comes twice. Without --bundle they are scored with the bundle that the tests make, whose graph only counts tokens:
 what is measured is then reading, tokenising, planning, writing and the journal. Memory is that of the scoring process
-when its journal first tells of so many rows (VmRSS and VmHWM of Linux). One run goes through; a second one is killed
-(SIGKILL) half way and continued by the same command; their outputs are compared.
+when its journal first tells of so many rows (VmRSS and VmHWM of Linux), and its peak when it has ended. One run goes
+through; a second one is killed (SIGKILL) half way and continued by the same command; their outputs are compared.
+
+A million whole rows take hours with a bundle that scores. --words makes pairs of N words in sequence, drawn from all
+sources and all translations, of which none comes twice, and leaves every hundredth row whole, with its number;
+--no-kill stops after the run that goes through.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from __future__ import annotations
 import argparse
 import filecmp
 import json
+import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -25,19 +32,40 @@ from qe_edge.prompt import Prompt
 from qe_edge.table.table import open_table
 from tests.qe_edge.conftest import write_counting_bundle
 
-MILESTONES = (1_000, 100_000, 500_000, 900_000)
+MILESTONES = (1_000, 10_000, 100_000, 500_000, 900_000)
 """rows after which memory is told, as far as there are so many"""
 POLL_SECONDS = 0.02
+WHOLE_EVERY = 100
 
 
-def write_rows(source: str, target: Path, rows: int) -> None:
-    """Rows of a table again and again, each with its own number at the end of both texts."""
+def write_rows(source: str, target: Path, rows: int, words: int | None) -> None:
+    """Rows of a table again and again, each with its own number at the end of both texts; or new pairs of `words`."""
     with open_table(source, prompt=Prompt("{src} {mt}")) as table:
         texts = [item.row.texts for item in table.items if item.row.fault is None and all(item.row.texts)]
+    short = short_pairs(texts, words) if words else iter(())
     with target.open("w", encoding="utf-8") as stream:
         stream.write("source\ttranslation\n")
         for number, (one, other) in enumerate(islice(cycle(texts), rows)):
-            stream.write(f"{one} {number}\t{other} {number}\n")
+            if words and number % WHOLE_EVERY:
+                stream.write("\t".join(next(short)) + "\n")
+            else:
+                stream.write(f"{one} {number}\t{other} {number}\n")
+
+
+def short_pairs(texts: list[tuple[str, ...]], words: int) -> Iterator[tuple[str, str]]:
+    """Pairs of so many words in sequence, of sources and of translations drawn by chance, none of them twice."""
+    chance = random.Random(0)
+    sources, translations = ([text.split() for text in side] for side in zip(*texts, strict=True))
+    met = set()
+    while True:
+        drawn = []
+        for split in (chance.choice(sources), chance.choice(translations)):
+            start = chance.randrange(max(1, len(split) - words + 1))
+            drawn.append(" ".join(split[start : start + words]))
+        pair = (drawn[0], drawn[1])
+        if pair not in met:
+            met.add(pair)
+            yield pair
 
 
 class Run:
@@ -49,17 +77,27 @@ class Run:
         self.process = subprocess.Popen([*command, "-m", str(bundle), "--lp", "et-en", "--device", "cpu"])
         self.memory: dict[int, dict[str, float]] = {}
         """MiB by rows done"""
+        self.peak_mib = 0.0
+        """when it has ended"""
 
     def watch(self, until: int) -> None:
         """Until so many rows are done or the process has ended; tells memory at every milestone."""
         due = [rows for rows in MILESTONES if rows <= until]
-        while self.process.poll() is None:
+        while not self._ended():
             done = self._rows()
             while due and done >= due[0]:
                 self.memory[due.pop(0)] = self._memory()
             if done >= until:
                 return
             time.sleep(POLL_SECONDS)
+
+    def _ended(self) -> bool:
+        """Whether the process has ended; keeps its peak and its exit code then."""
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid:
+            self.peak_mib = usage.ru_maxrss / 1024
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+        return bool(pid)
 
     def _rows(self) -> int:
         """Rows that the journal tells of."""
@@ -84,43 +122,53 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--words", type=int)
+    parser.add_argument("--no-kill", dest="kill", action="store_false")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows: int = arguments.rows
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        source, whole, killed = (place / name for name in ("in.tsv", "whole.tsv", "killed.tsv"))
-        write_rows(arguments.file, source, rows)
+        source, whole = (place / name for name in ("in.tsv", "whole.tsv"))
+        write_rows(arguments.file, source, rows, arguments.words)
         bundle = arguments.bundle or write_counting_bundle(place / "bundle", token_limit=512)
 
         started = time.perf_counter()
         through = Run(source, whole, bundle)
         through.watch(rows + 1)
         seconds = time.perf_counter() - started
-        if through.process.wait():
+        if through.process.returncode:
             raise SystemExit("the first run failed")
-
-        first = Run(source, killed, bundle)
-        first.watch(rows // 2)
-        first.process.kill()
-        first.process.wait()
-        if killed.exists():
-            raise SystemExit("the second run had finished before it was killed; take more --rows")
-        started = time.perf_counter()
-        again = Run(source, killed, bundle)
-        code = again.process.wait()
         found = {
             "rows": rows,
             "input_bytes": source.stat().st_size,
             "memory": through.memory,
+            "peak_mib": through.peak_mib,
             "seconds": seconds,
             "rows_per_second": rows / seconds,
-            "seconds_after_the_kill": time.perf_counter() - started,
-            "same_bytes_after_a_kill": code == 0 and filecmp.cmp(whole, killed, shallow=False),
         }
+        if arguments.kill:
+            found |= killed_and_continued(source, whole, bundle, rows)
     print(json.dumps(found, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def killed_and_continued(source: Path, whole: Path, bundle: Path, rows: int) -> dict[str, float | bool]:
+    """A run that is killed half way and continued by the same command, and whether it ends in the bytes of `whole`."""
+    killed = whole.with_name("killed.tsv")
+    first = Run(source, killed, bundle)
+    first.watch(rows // 2)
+    first.process.kill()
+    first.process.wait()
+    if killed.exists():
+        raise SystemExit("the second run had finished before it was killed; take more --rows")
+    started = time.perf_counter()
+    code = Run(source, killed, bundle).process.wait()
+    return {
+        "seconds_after_the_kill": time.perf_counter() - started,
+        "same_bytes_after_a_kill": code == 0 and filecmp.cmp(whole, killed, shallow=False),
+    }
 
 
 if __name__ == "__main__":

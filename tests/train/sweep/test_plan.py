@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -115,11 +117,27 @@ def test_names_keep_apart_keys_with_the_same_last_part_and_hold_no_path(tmp_path
     ]
 
 
+def test_long_values_become_their_start_and_a_hash_and_stay_apart(tmp_path: Path) -> None:
+    prompt = "Rate from 0 to 100 how well the translation says what the source says, and how well it reads" + " !" * 200
+    prompts = json.dumps([f"{prompt} {end}: {{src}} {{mt}}" for end in ("first", "second")])
+
+    names = [run.name for run in plan(tmp_path, f'[sweep.grid]\n"head.prompt" = {prompts}\n"optimiser.seed" = [7]\n')]
+
+    assert len(set(names)) == 2
+    for name in names:
+        assert re.fullmatch(r"prompt-Rate-from-0-to-100-how-well-[\w-]+-[0-9a-f]{8}_seed-7", name)
+        assert len(name) == len("prompt-_seed-7") + 80
+
+
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
         ("", "[sweep] must be a table, and there is none"),
         ("[sweep]\n", "[sweep] is empty: add [sweep.grid] or [[sweep.variant]]"),
+        (
+            f'[[sweep.variant]]\nname = "{"é" * 128}"\n',
+            f"the folder {'é' * 128} would have a name of more than 255 bytes",
+        ),
         ("[sweep.grids]\nx = [1]\n", "unknown key `grids` in [sweep]; valid are grid, variant"),
         ('[sweep.grid]\n"head.tap" = [[1]]\n', "sweep.toml [tap-1]: unknown key `head.tap`; nearest valid key: `taps`"),
         ('[sweep.grid]\n"adapter.rank" = 8\n', "[sweep.grid] `adapter.rank` = 8: give a list of values, as [8]"),

@@ -15,6 +15,7 @@ A sweep file is a recipe with a table [sweep] besides:
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,6 +29,11 @@ from qe_edge_train.recipe.reading import read_toml
 
 SEED = "optimiser.seed"
 """runs that differ in this key only are repetitions of one configuration"""
+
+LONGEST_VALUE = 80
+"""characters of a value in a name"""
+LONGEST_NAME = 255
+"""bytes that file systems allow in the name of a folder"""
 
 Value = str | int | float | bool | list[Any]
 
@@ -82,6 +88,11 @@ def load_sweep(path: Path) -> list[PlannedRun]:
             table = _resolved(content, variant, varied, f"{path} [{name}]")
             runs.append(PlannedRun(name, variant.name, varied, parse_recipe(table, f"{path} [{name}]")))
     for name, count in Counter(run.name for run in runs).items():
+        if len(name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"{path}: the folder {name} would have a name of more than {LONGEST_NAME} bytes; "
+                "set some of these keys in a [[sweep.variant]] with a short name"
+            )
         if count > 1:
             raise InputError(f"{path}: {count} runs would be called {name}; give each value and variant once")
     return runs
@@ -90,17 +101,30 @@ def load_sweep(path: Path) -> list[PlannedRun]:
 def run_name(variant: str, varied: dict[str, Value]) -> str:
     """A folder name such as `task-only_taps-11_seed-2`; keys by their last part where that tells them apart."""
     last = Counter(key.rpartition(".")[2] for key in varied)
-    parts = [variant] if variant else []
+    parts = [_as_name(variant)] if variant else []
     for key, value in varied.items():
         short = key.rpartition(".")[2]
-        parts.append(f"{short if last[short] == 1 else key}-{_said(value)}")
-    return "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in parts)
+        parts.append(f"{_as_name(short if last[short] == 1 else key)}-{_shortened(_said(value))}".strip("-"))
+    return "_".join(parts)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-")
 
 
 def _said(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _shortened(value: str) -> str:
+    """A value, such as a prompt, as a part of a name: when long, its start and a hash of all of it."""
+    name = re.sub(r"[^\w.+-]+", "-", value)
+    if len(name) <= LONGEST_VALUE:
+        return name
+    digest = hashlib.sha256(value.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_VALUE - len(digest) - 1].rstrip('-')}-{digest}"
 
 
 def _grid(table: Any) -> dict[str, list[Value]]:

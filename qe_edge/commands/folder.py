@@ -19,7 +19,7 @@ from qe_edge.commands.loading import Loading
 from qe_edge.errors import EXIT_INVALID_ROWS, InputError, OutputError, one_line
 from qe_edge.rows import Status
 from qe_edge.shards.finished import check_all, forget_all
-from qe_edge.shards.folder import Shard, find_shards, left_out
+from qe_edge.shards.folder import Shard, left_out
 from qe_edge.shards.shard import Options, Outcome, score_shard
 from qe_edge.table.columns import listed
 from qe_edge.table.report import counts_said
@@ -41,6 +41,7 @@ class FolderRun:
 
     folder: Path
     target: Path
+    shards: Sequence[Shard]
     model: Path
     options: Options
     restart: bool
@@ -52,11 +53,10 @@ class FolderRun:
         load: the scorer of a bundle.
         """
         bundle = open_bundle(self.model)
-        shards = find_shards(self.folder, self.target)
         scorer = load(bundle)
         try:
-            self._prepare(shards, scorer.signature)
-            self._finish(shards, (score_shard(shard, scorer, bundle.prompt, self.options) for shard in shards))
+            self._prepare(scorer.signature)
+            self._finish(score_shard(shard, scorer, bundle.prompt, self.options) for shard in self.shards)
         finally:
             scorer.close()
 
@@ -71,7 +71,6 @@ class FolderRun:
         from qe_edge.shards.actors import Work, score_on_ray
 
         bundle = open_bundle(self.model)
-        shards = find_shards(self.folder, self.target)
         here = replace(
             loading,
             device="cuda" if loading.device == "cuda" else "cpu",
@@ -79,17 +78,17 @@ class FolderRun:
             cache=None if loading.cache is None else loading.cache.resolve(),
         )
         signed = signature(bundle, here.device if here.device != "cpu" else runs_on(bundle.model, bundle.spec.head_dim))
-        self._prepare(shards, signed)
+        self._prepare(signed)
         work = Work(self.model.resolve(), signed, self.options, here)
-        self._finish(shards, score_on_ray(shards, work, workers, address))
+        self._finish(score_on_ray(self.shards, work, workers, address))
 
-    def _prepare(self, shards: Sequence[Shard], signature: str) -> None:
+    def _prepare(self, signature: str) -> None:
         """Make the folder of the outputs, and refuse to mix another run's with this one's."""
         try:
             self.target.mkdir(exist_ok=True)
             if self.restart:
-                forget_all(shards)
-            check_all(shards, signature, asdict(self.options))
+                forget_all(self.shards)
+            check_all(self.shards, signature, asdict(self.options))
         except OSError as error:
             place = error.filename or self.target
             raise OutputError(f"{place}: cannot be written ({error.strerror}); check the folder") from None
@@ -99,7 +98,7 @@ class FolderRun:
             if others:
                 _say(f"left out, by the ends of their names: {listed(others, ', ')}")
 
-    def _finish(self, shards: Sequence[Shard], outcomes: Iterator[Outcome]) -> None:
+    def _finish(self, outcomes: Iterator[Outcome]) -> None:
         """Tell each outcome and the sum of them.
 
         Raises InputError after the last one if tables could not be used, and at once any error that is not of one table
@@ -119,12 +118,12 @@ class FolderRun:
                     raise outcome.error
         except BaseException:
             with suppress(OSError):  # after a hang-up there may be no terminal to tell
-                _say(f"{done} of {len(shards)} tables are finished; the same command goes on after them")
+                _say(f"{done} of {len(self.shards)} tables are finished; the same command goes on after them")
             raise
         if not self.quiet:
-            _say(f"{done} of {len(shards)} tables, {rows.total()} rows: {counts_said(rows)}")
+            _say(f"{done} of {len(self.shards)} tables, {rows.total()} rows: {counts_said(rows)}")
         if failed:
-            raise InputError(f"{len(failed)} of {len(shards)} tables could not be scored; the first: {failed[0]}")
+            raise InputError(f"{len(failed)} of {len(self.shards)} tables could not be scored; the first: {failed[0]}")
         if rows[Status.INVALID]:
             raise typer.Exit(EXIT_INVALID_ROWS)
 

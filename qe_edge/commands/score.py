@@ -127,11 +127,13 @@ def score(
             raise InputError(f"{file}: is a directory; give -o FOLDER as well, where its tables are to be written")
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
+        folders = Path(file), Path(output or "")
+        shards = find_shards(*folders)
         if cache is not None:
-            _check_cache(cache, (shard.target for shard in find_shards(Path(file), Path(output or ""))))
+            _check_cache(cache, (shard.target for shard in shards))
         run = FolderRun(
-            Path(file),
-            Path(output or ""),
+            *folders,
+            shards,
             model or EMBEDDED_BUNDLE,
             Options(lp, quoting, fields, on_truncate),
             restart,

@@ -118,6 +118,7 @@ class Graph:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = SAYS_NOTHING
+        options.enable_mem_pattern = device != "cpu"  # a plan for every shape of a batch: megabytes that save no time
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

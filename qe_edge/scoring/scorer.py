@@ -28,6 +28,7 @@ from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.gpu import token_budget
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
+from qe_edge.scoring.recent import RecentScores
 from qe_edge.scoring.row_languages import language_names, with_codes, without_languages
 from qe_edge.scoring.screening import blocking_status, readable, scored_status
 from qe_edge.scoring.tuning import Tuning, load_tuning
@@ -40,8 +41,6 @@ WINDOW = 512
 of the padding, and take 4 MB."""
 AHEAD = 1
 """Windows begun before the results of the oldest are waited for: their batches keep all cores busy meanwhile."""
-REMEMBERED = 1 << 14
-"""Scores of recent rows kept so that a repeated row is run once; bounds memory, not correctness."""
 PREFIXES = 64
 """Language pairs whose prefix is kept; bounds memory, not correctness."""
 
@@ -102,7 +101,7 @@ class Scorer:
         self._prompt = encoder.prompt
         self._trained_pairs = frozenset(bundle.spec.language_pairs)
         self._prefixes: OrderedDict[Pair, Past] = OrderedDict()
-        self._remembered: OrderedDict[bytes, Known] = OrderedDict()
+        self._recent = RecentScores()
         self._one_thread = Lock()  # for these two
 
     def __enter__(self) -> Self:
@@ -222,7 +221,7 @@ class Scorer:
         blocked = [blocking_status(row, self._prompt) for row in window]
         rows = {_key(row): row for row, status in zip(window, blocked, strict=True) if status is None}
         with self._one_thread:
-            known = {key: self._remembered[key] for key in rows.keys() & self._remembered.keys()}
+            known = self._recent.known(rows)
         running = {key: answer for begun in before for key, answer in begun.answers.items() if key in rows}
         if self._cache is not None:
             with self._told_when_closed():
@@ -245,8 +244,9 @@ class Scorer:
         if self._cache is not None:
             with self._told_when_closed():
                 self._cache.keep(found.items())
+        with self._one_thread:
+            self._recent.keep(found)
         scores = begun.known | found
-        self._remember(scores)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status, row.fault)
@@ -264,14 +264,6 @@ class Scorer:
         except (CancelledError, OutputError):
             self.engine.check_usable()
             raise
-
-    def _remember(self, scores: dict[bytes, Known]) -> None:
-        with self._one_thread:
-            for key, value in scores.items():
-                self._remembered[key] = value
-                self._remembered.move_to_end(key)
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
 
     def _submit(self, rows: Sequence[Row]) -> list[_Answer]:
         """Answers to distinct rows, in order."""

@@ -15,6 +15,7 @@ import qe_edge
 from qe_edge import Row, Score, Scorer, Status
 from qe_edge.bundle import EMBEDDED_BUNDLE, MODEL_FILE
 from qe_edge.errors import BundleError, UsageError
+from qe_edge.scoring import recent
 from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
 from qe_edge.scoring.kernels.rewrite import runs_on
@@ -143,7 +144,8 @@ def test_two_streams_of_one_scorer_do_not_disturb_each_other(rows: list[Row], mo
 def test_several_threads_score_with_one_scorer(
     counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer_module, "REMEMBERED", 2)  # so that threads forget what others are about to read
+    monkeypatch.setattr(recent, "GROUPS", 2)
+    monkeypatch.setattr(recent, "PLACES", 1)  # so that threads forget what others are about to read
     monkeypatch.setattr(scorer_module, "WINDOW", 4)
     monkeypatch.setattr(scorer_module, "PREFIXES", 1)
     rows = [Row.translation("a " * (n % 5 + 1), f"b{n % 7}", "et", "en" if n % 2 else "de") for n in range(300)]

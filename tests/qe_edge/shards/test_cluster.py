@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster: two nodes of one core each on this machine, of which one is lost."""
+"""Shards on a Ray cluster: two nodes of one core each on this machine, of which one is lost, or has GPUs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from tests.qe_edge.shards.conftest import command, contents, run, write_tsv
@@ -89,3 +90,29 @@ def test_a_lost_node_is_done_without_and_the_output_is_that_of_one_process(
     assert process.returncode == 0, said
     assert run(*command(folder, whole, bundle)).returncode == 0
     assert contents(target) == contents(whole)
+
+
+def test_scorers_on_gpus_are_as_many_as_the_cluster_has(cluster: Cluster, tmp_path: Path, bundle: Path) -> None:
+    """Ray is told that there are two, which it believes; without CUDA each scorer fails, and says why."""
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for seed, name in enumerate("abc"):
+        write_tsv(folder / f"{name}.tsv", 4, seed)
+    on_gpus = command(folder, target, bundle, "--device", "cuda", "--engine", "ray", "--address", cluster.address)
+
+    none = run(*on_gpus)
+    cluster.add("--address", cluster.address, "--num-gpus", "2")
+    cluster.wait()
+    too_many = run(*on_gpus, "--workers", "3")
+    without_cuda = run(*on_gpus)
+
+    assert none.returncode == 7
+    assert none.stderr.splitlines()[-1].endswith("Ray knows of no GPU; use --device cpu, or a cluster with GPUs")
+    assert too_many.returncode == 2
+    assert "--workers 3: there is room for 2" in too_many.stderr
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime offers CUDA: what becomes of scorers there is for a machine with GPUs")
+    assert without_cuda.returncode == 7
+    assert "Traceback" not in without_cuda.stderr
+    assert "--device cuda: this ONNX Runtime offers" in without_cuda.stderr.splitlines()[-1]
+    assert contents(target) == {}

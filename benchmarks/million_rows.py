@@ -5,7 +5,7 @@
 FILE is a TSV table of translations; its rows are repeated with a number of their own in both texts, so that no row
 comes twice. Without --bundle they are scored with the bundle that the tests make, whose graph only counts tokens:
 what is measured is then reading, tokenising, planning, writing and the journal. Memory is that of the scoring process
-when its journal first tells of so many rows (VmRSS and VmHWM of Linux), and its peak when it has ended. One run goes
+when its journal first tells of so many rows (VmRSS and VmHWM of Linux), and the peak that was seen last. One run goes
 through; a second one is killed (SIGKILL) half way and continued by the same command; their outputs are compared.
 
 A million whole rows take hours with a bundle that scores. --words makes pairs of N words in sequence, drawn from all
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import filecmp
 import json
-import os
 import random
 import subprocess
 import sys
@@ -36,12 +35,15 @@ MILESTONES = (1_000, 10_000, 100_000, 500_000, 900_000)
 """rows after which memory is told, as far as there are so many"""
 POLL_SECONDS = 0.02
 WHOLE_EVERY = 100
+DRAWN_IN_VAIN = 1_000
 
 
 def write_rows(source: str, target: Path, rows: int, words: int | None) -> None:
     """Rows of a table again and again, each with its own number at the end of both texts; or new pairs of `words`."""
     with open_table(source, prompt=Prompt("{src} {mt}")) as table:
-        texts = [item.row.texts for item in table.items if item.row.fault is None and all(item.row.texts)]
+        texts = [
+            item.row.texts for item in table.items if item.row.fault is None and all(map(str.split, item.row.texts))
+        ]
     short = short_pairs(texts, words) if words else iter(())
     with target.open("w", encoding="utf-8") as stream:
         stream.write("source\ttranslation\n")
@@ -56,16 +58,21 @@ def short_pairs(texts: list[tuple[str, ...]], words: int) -> Iterator[tuple[str,
     """Pairs of so many words in sequence, of sources and of translations drawn by chance, none of them twice."""
     chance = random.Random(0)
     sources, translations = ([text.split() for text in side] for side in zip(*texts, strict=True))
-    met = set()
-    while True:
+    met: set[tuple[str, str]] = set()
+    in_vain = 0
+    while in_vain < DRAWN_IN_VAIN:
         drawn = []
         for split in (chance.choice(sources), chance.choice(translations)):
             start = chance.randrange(max(1, len(split) - words + 1))
             drawn.append(" ".join(split[start : start + words]))
         pair = (drawn[0], drawn[1])
-        if pair not in met:
+        in_vain = in_vain + 1 if pair in met else 0
+        if not in_vain:
             met.add(pair)
             yield pair
+    raise SystemExit(
+        f"there are hardly more than {len(met)} pairs of {words} words; take another number, or fewer rows"
+    )
 
 
 class Run:
@@ -78,26 +85,19 @@ class Run:
         self.memory: dict[int, dict[str, float]] = {}
         """MiB by rows done"""
         self.peak_mib = 0.0
-        """when it has ended"""
+        """as it was seen last"""
 
     def watch(self, until: int) -> None:
         """Until so many rows are done or the process has ended; tells memory at every milestone."""
         due = [rows for rows in MILESTONES if rows <= until]
-        while not self._ended():
+        while self.process.poll() is None:
+            self.peak_mib = self._memory().get("peak_mib", self.peak_mib)
             done = self._rows()
             while due and done >= due[0]:
                 self.memory[due.pop(0)] = self._memory()
             if done >= until:
                 return
             time.sleep(POLL_SECONDS)
-
-    def _ended(self) -> bool:
-        """Whether the process has ended; keeps its peak and its exit code then."""
-        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        if pid:
-            self.peak_mib = usage.ru_maxrss / 1024
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-        return bool(pid)
 
     def _rows(self) -> int:
         """Rows that the journal tells of."""
@@ -114,6 +114,8 @@ class Run:
             for name, _, value in (line.partition(":") for line in status)
             if name[:2] == "Vm"
         }
+        if not found:  # it has ended, and nobody has asked for its exit code yet
+            return {}
         return {"now_mib": found["VmRSS"] / 1024, "peak_mib": found["VmHWM"] / 1024}
 
 
@@ -127,6 +129,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows: int = arguments.rows
+    if arguments.words is not None and arguments.words < 1:
+        parser.error("--words: give 1 or more")
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         source, whole = (place / name for name in ("in.tsv", "whole.tsv"))

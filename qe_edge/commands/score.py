@@ -127,6 +127,8 @@ def score(
             raise InputError(f"{file}: is a directory; give -o FOLDER as well, where its tables are to be written")
         if sources is not None or translations is not None:
             raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
+        if engine is Engine.RAY and device != "cuda" and gpu_mem_limit is not None:
+            raise UsageError("--gpu-mem-limit: with --engine ray only --device cuda takes a GPU; add it")
         folders = Path(file), Path(output or "")
         shards = find_shards(*folders)
         if cache is not None:
@@ -140,8 +142,6 @@ def score(
             quiet,
         )
         if engine is Engine.RAY:
-            if device != "cuda" and gpu_mem_limit is not None:
-                raise UsageError("--gpu-mem-limit: with --engine ray only --device cuda takes a GPU; add it")
             run.on_ray(loading, workers, address)
         else:
             run.in_process(lambda bundle: load_scorer(bundle, loading))

@@ -28,7 +28,7 @@ from qe_edge.scoring.engine import Engine, Outcome
 from qe_edge.scoring.gpu import token_budget
 from qe_edge.scoring.graph import KeyValueShape, Past, open_graph
 from qe_edge.scoring.machine import physical_cores
-from qe_edge.scoring.recent import RecentScores
+from qe_edge.scoring.recent import DIGEST, RecentScores
 from qe_edge.scoring.row_languages import language_names, with_codes, without_languages
 from qe_edge.scoring.screening import blocking_status, readable, scored_status
 from qe_edge.scoring.tuning import Tuning, load_tuning
@@ -244,9 +244,9 @@ class Scorer:
         if self._cache is not None:
             with self._told_when_closed():
                 self._cache.keep(found.items())
-        with self._one_thread:
-            self._recent.keep(found)
         scores = begun.known | found
+        with self._one_thread:
+            self._recent.keep(scores)
         for row, status in zip(begun.rows, begun.blocked, strict=True):
             if status is not None:
                 yield Score(None, status, row.fault)
@@ -343,4 +343,4 @@ def _key(row: Row) -> bytes:
     """Digest of everything that a score depends on."""
     texts = (row.source_language, row.target_language, *row.texts)
     joined = b"".join(len(text).to_bytes(8) + text.encode() for text in texts)
-    return blake2b(joined, digest_size=16).digest()
+    return blake2b(joined, digest_size=DIGEST).digest()

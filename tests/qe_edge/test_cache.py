@@ -13,8 +13,9 @@ import pytest
 
 from qe_edge import Row, Score, Scorer, Status
 from qe_edge import cache as cache_module
-from qe_edge.cache import ScoreCache, cache_info, clear_cache
+from qe_edge.cache import Known, ScoreCache, cache_info, clear_cache
 from qe_edge.errors import OutputError
+from qe_edge.scoring import scorer as scorer_module
 from qe_edge.scoring.graph import Graph, Past
 
 ROWS = [Row.translation(f"a {'b ' * (n % 4)}", f"c{n}", "et", "en") for n in range(30)]
@@ -82,6 +83,25 @@ def test_a_second_run_takes_every_score_and_status_from_the_cache(
     second = scored(counting_bundle, tmp_path / "cache", ROWS)
     assert run == []
     assert first == second == plain
+
+
+def test_the_file_is_asked_for_a_row_once_while_it_comes_again_soon(
+    counting_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(counting_bundle, tmp_path / "cache", ROWS[:10])
+    asked: list[bytes] = []
+    original = ScoreCache.known
+
+    def known(self: ScoreCache, rows: Sequence[bytes]) -> dict[bytes, Known]:
+        asked.extend(rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(ScoreCache, "known", known)
+    monkeypatch.setattr(scorer_module, "WINDOW", 10)
+    scored(counting_bundle, tmp_path / "cache", ROWS[:10] * 5)
+
+    assert len(asked) <= 20  # a second window is begun before the first one has ended
+    assert len(set(asked)) == 10
 
 
 def test_only_rows_that_are_new_are_run(counting_bundle: Path, tmp_path: Path, run: list[int]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import string
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from qe_edge import tokens as tokens_module
+from qe_edge.bundle import EMBEDDED_BUNDLE, TOKENIZER_FILE
 from qe_edge.errors import InputError, UsageError
 from qe_edge.prompt import ALOPE_PROMPT, Prompt
 from qe_edge.tokens import CHARACTERS_PER_TOKEN, PromptEncoder
@@ -270,3 +275,23 @@ def test_a_limit_that_cannot_hold_a_token_of_every_text_is_refused() -> None:
 def test_another_number_of_texts_than_the_prompt_reads_is_refused(texts: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"a row with {len(texts)} texts where the prompt reads 2: src, mt"):
         letters(100).bodies([(PAIR, texts)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_words_that_were_met_take_no_memory() -> None:
+    """A tokenizer that keeps 10,000 of these words takes 30 MiB more."""
+
+    def resident_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    encoder = PromptEncoder(Tokenizer.from_file(str(EMBEDDED_BUNDLE / TOKENIZER_FILE)), PROMPT, 0, 512)
+    random = Random(8)
+    words = ["".join(random.choices(string.ascii_lowercase, k=200)) for _ in range(11_000)]
+    rows = [(PAIR, (word, "x")) for word in words]
+    for start in range(0, 1_000, 100):
+        encoder.bodies(rows[start : start + 100])
+    before = resident_mib()
+    for start in range(1_000, len(rows), 100):
+        encoder.bodies(rows[start : start + 100])
+
+    assert resident_mib() - before < 8

@@ -31,7 +31,7 @@ SEED = "optimiser.seed"
 """runs that differ in this key only are repetitions of one configuration"""
 
 LONGEST_VALUE = 80
-"""characters of a value in a name"""
+"""bytes of a value in a name"""
 LONGEST_NAME = 255
 """bytes that file systems allow in the name of a folder"""
 
@@ -121,10 +121,11 @@ def _said(value: Value) -> str:
 def _shortened(value: str) -> str:
     """A value, such as a prompt, as a part of a name: when long, its start and a hash of all of it."""
     name = re.sub(r"[^\w.+-]+", "-", value)
-    if len(name) <= LONGEST_VALUE:
+    if len(value.encode()) <= LONGEST_VALUE:
         return name
     digest = hashlib.sha256(value.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_VALUE - len(digest) - 1].rstrip('-')}-{digest}"
+    start = name.encode()[: LONGEST_VALUE - len(digest) - 1].decode(errors="ignore")
+    return f"{start.rstrip('-')}-{digest}"
 
 
 def _grid(table: Any) -> dict[str, list[Value]]:

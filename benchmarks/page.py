@@ -115,6 +115,7 @@ def others(compared: dict[str, Any]) -> dict[str, Any]:
     lines += [peer_line(entry["name"], entry, entry, scorer) for entry in peers]
     return {
         "rows": compared["rows"],
+        "rounds": compared["rounds"],
         "table": "\n".join(lines),
         "faster": ", ".join(faster) or "none",
         "nearest": peers[0],

@@ -17,7 +17,7 @@ if [ -d .cache/peers/torch ]; then
   python -m benchmarks.peers.compare --only 'torch bf16-uncut-sorted' 'qe-edge command' 'qe-edge scorer' \
     -o "$out/peers-1000.json" | tee "$out/peers-1000.md"
   failed=0
-  python -m benchmarks.peers.compare --rows 300 --rounds 1 -o "$out/peers.json" | tee "$out/peers.md" || failed=$?
+  python -m benchmarks.peers.compare --rows 200 --rounds 3 -o "$out/peers.json" | tee "$out/peers.md" || failed=$?
   python -m benchmarks.peers.figure "$out/peers.json" -o "$out/peers"
   python -m benchmarks.page write "$out" "$out.md"
   exit "$failed"

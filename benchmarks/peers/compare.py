@@ -71,6 +71,8 @@ PEERS = (
     Peer("encoder-onnxruntime", "run_encoder_onnxruntime", "onnxruntime", ("fp32", "int8-dynamic"), compared=False),
 )
 OURS = "qe-edge command"
+FAILED = 3
+"""Exit code when a variant failed and the others were compared."""
 REFERENCES = {"cut": "torch fp32-cut-sorted", "uncut": "torch fp32-uncut-sorted"}
 """Whose states are taken for right."""
 
@@ -212,7 +214,8 @@ def main() -> None:
     print(f"{options.rows} rows, {options.threads} threads, {options.rounds} rounds; {machine['processor']}\n")
     print(table(entries))
     if failures:
-        sys.exit(f"failed: {', '.join(failures)}")
+        print(f"failed: {', '.join(failures)}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

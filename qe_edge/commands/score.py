@@ -129,12 +129,13 @@ def score(
             raise UsageError(f"{file}: give either a folder or --sources and --translations, not both")
         if engine is Engine.RAY and device != "cuda" and gpu_mem_limit is not None:
             raise UsageError("--gpu-mem-limit: with --engine ray only --device cuda takes a GPU; add it")
-        folders = Path(file), Path(output or "")
-        shards = find_shards(*folders)
+        folder, scored = Path(file), Path(output or "")
+        shards = find_shards(folder, scored)
         if cache is not None:
             _check_cache(cache, (shard.target for shard in shards))
         run = FolderRun(
-            *folders,
+            folder,
+            scored,
             shards,
             model or EMBEDDED_BUNDLE,
             Options(lp, quoting, fields, on_truncate),

@@ -18,7 +18,8 @@ class RecentScores:
     """Scores by the digests of their rows, in memory that is taken once: 25 bytes each, where objects that come and go
     among those of all other work would hold ten times as much.
 
-    A digest's first bytes tell its group; in a full group the score that came first makes room.
+    A digest's first bytes tell its group; in a full group the score that came first makes room, however often it was
+    asked for since.
     """
 
     def __init__(self) -> None:

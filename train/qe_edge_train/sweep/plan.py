@@ -91,7 +91,7 @@ def load_sweep(path: Path) -> list[PlannedRun]:
         if len(name.encode()) > LONGEST_NAME:
             raise InputError(
                 f"{path}: the folder {name} would have a name of more than {LONGEST_NAME} bytes; "
-                "set some of these keys in a [[sweep.variant]] with a short name"
+                "give its variant a shorter name, or set some of these keys in one"
             )
         if count > 1:
             raise InputError(f"{path}: {count} runs would be called {name}; give each value and variant once")
